@@ -1,0 +1,1 @@
+"""Benchmarks: every contestant in its own process, measured in rounds, compared within a round."""

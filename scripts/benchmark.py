@@ -1,0 +1,24 @@
+#!/usr/bin/env python
+"""Measures lit_transformer beside its peers: ``python scripts/benchmark.py train --help``. Needs the extra ``bench``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from bench import train  # noqa: E402
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line and run one benchmark; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="benchmark.py", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="BENCHMARK")
+    train.add_parser(commands)
+    parsed = parser.parse_args(arguments)
+    code: int = parsed.run(parsed)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
