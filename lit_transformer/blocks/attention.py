@@ -1,0 +1,70 @@
+"""One attention for self and cross, multi-head, multi-query and grouped-query."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lit_transformer.blocks.cache import LayerCache
+from lit_transformer.blocks.context import Context
+from lit_transformer.blocks.linear import Linear, ResidualLinear
+from lit_transformer.blocks.norms import Norm
+from lit_transformer.dims import Dims
+
+
+class Attention(nn.Module):
+    """Scaled dot-product attention over heads (Vaswani et al., 2017; grouped heads: Ainslie et al., 2023).
+
+    ``dims.n_kv_heads`` makes it multi-head (left out), multi-query (1) or grouped-query (between). Mask, position and
+    kernel come with the context.
+
+    Args:
+        dims: Sizes.
+        bias: Whether the four products have a bias.
+        dropout: Share of the attention weights that is dropped in training.
+        qk_norm: Norm of each query and key over the head size (Henry et al., 2020, arXiv:2010.04245); none if left out.
+    """
+
+    def __init__(
+        self,
+        dims: Dims,
+        bias: bool = False,
+        dropout: float = 0.0,
+        qk_norm: Callable[[Dims], Norm] | None = None,
+    ) -> None:
+        super().__init__()
+        self.dims = dims
+        self.dropout = dropout
+        self.query = Linear(dims.d_model, dims.n_heads * dims.head_size, bias=bias)
+        self.key = Linear(dims.d_model, dims.kv_heads * dims.head_size, bias=bias)
+        self.value = Linear(dims.d_model, dims.kv_heads * dims.head_size, bias=bias)
+        self.output = ResidualLinear(dims.n_heads * dims.head_size, dims.d_model, bias=bias)
+        head = replace(dims, d_model=dims.head_size, n_heads=1, n_kv_heads=1, head_dim=dims.head_size)
+        self.query_norm = qk_norm(head) if qk_norm else None
+        self.key_norm = qk_norm(head) if qk_norm else None
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], context: Context, cache: LayerCache | None = None
+    ) -> tuple[Float[Tensor, "B T D"], LayerCache | None]:
+        """Every token gathers from the tokens it may see; returns the cache with the new keys and values in it."""
+        q, k, v = self._heads(self.query(x)), self._heads(self.key(x)), self._heads(self.value(x))
+        if self.query_norm is not None and self.key_norm is not None:
+            q, k = self.query_norm(q), self.key_norm(k)
+        q, k = context.position.rotate(q, k, context.q_state)
+        if cache is not None:
+            k, v = cache.append(k, v, context.cache_start)
+        bias = context.position.bias(q, k, context.q_state, context.k_state)
+        dropout = self.dropout if self.training else 0.0
+        y = context.kernel(q, k, v, context.visible, bias, dropout)
+        return self.output(y.transpose(1, 2).flatten(2)), cache
+
+    def new_cache(self, batch: int, max_len: int, device: torch.device, dtype: torch.dtype) -> LayerCache:
+        """Room for ``max_len`` keys and values."""
+        shape = (batch, self.dims.kv_heads, max_len, self.dims.head_size)
+        return LayerCache(torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(B, T, heads * K) -> (B, heads, T, K); the number of heads is left open, as tensor parallelism shards it."""
+        return x.unflatten(-1, (-1, self.dims.head_size)).transpose(1, 2)

@@ -1,0 +1,81 @@
+"""The one thing that is threaded through the layers."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from lit_transformer.blocks.masks import Documents, Mask, Sites
+
+if TYPE_CHECKING:
+    from lit_transformer.blocks.kernels import Kernel
+    from lit_transformer.blocks.position import Position
+
+
+class Visibility:
+    """A mask over the queries and keys of one forward pass; tensors are made on demand and shared by the layers.
+
+    Args:
+        mask: The predicate.
+        q: Sites of the queries, (B or 1, T).
+        k: Sites of the keys, (B or 1, S); the queries are its last T where they are the same sequence.
+    """
+
+    def __init__(self, mask: Mask, q: Sites, k: Sites) -> None:
+        self.mask = mask if k.document is None else mask & Documents()
+        self.q = q
+        self.k = k
+        self._q_len, self._k_len = q.index.shape[-1], k.index.shape[-1]
+
+    @property
+    def hides_nothing(self) -> bool:
+        """Every query sees every key."""
+        return self.mask.hides_nothing(self._k_len - self._q_len, self._q_len, self._k_len)
+
+    @property
+    def is_causal(self) -> bool:
+        """The plain lower triangle over a square: the case that kernels have a fast path for."""
+        return self.mask.is_causal() and self._q_len == self._k_len
+
+    @cached_property
+    def dense(self) -> Bool[Tensor, "B T S"]:
+        """The whole mask (B may be 1); True where the query may look."""
+        return self.mask.allowed(self.q.queries(), self.k.keys())
+
+    @cached_property
+    def blind(self) -> Bool[Tensor, "B T 1"]:
+        """True for queries that see nothing at all: their output is zero."""
+        return ~self.dense.any(-1, keepdim=True)
+
+    def block(self, rows: slice, columns: slice) -> Bool[Tensor, "B t s"]:
+        """The mask of one block of queries and keys."""
+        q = Sites(*(None if field is None else field[..., rows] for field in self.q))  # type: ignore[arg-type]
+        k = Sites(*(None if field is None else field[..., columns] for field in self.k))  # type: ignore[arg-type]
+        return self.mask.allowed(q.queries(), k.keys())
+
+
+@dataclass
+class Context:
+    """Built once per forward pass by the stack, for all layers that share mask, position and kernel.
+
+    Args:
+        visible: Who may look at whom.
+        position: The position encoding; its hooks are called inside attention.
+        q_state: What the position prepared for the new tokens.
+        k_state: The same for all keys, cached ones included (None where the position acts on the new ones only).
+        kernel: How attention is computed.
+        cache_start: Number of tokens that the cache held before this pass.
+        memory: Encoder states (B, S, D) that cross-attention looks at.
+        memory_visible: Who may look at whom there.
+    """
+
+    visible: Visibility
+    position: "Position"
+    q_state: Any
+    k_state: Any
+    kernel: "Kernel"
+    cache_start: int = 0
+    memory: Tensor | None = None
+    memory_visible: Visibility | None = None

@@ -1,0 +1,142 @@
+"""What every token does alone."""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lit_transformer.blocks.context import Context
+from lit_transformer.blocks.linear import Linear, ResidualLinear
+from lit_transformer.dims import Dims
+
+Losses = dict[str, Tensor]
+"""Auxiliary losses by name (mixture-of-experts balance); they travel in return values."""
+
+
+class Activation(nn.Module):
+    """Base of the activation functions: elementwise, no parameters."""
+
+
+class GELU(Activation):
+    """x times the normal distribution function of x (Hendrycks & Gimpel, 2016, arXiv:1606.08415).
+
+    Args:
+        approximate: "none" is exact, "tanh" is GPT-2's.
+    """
+
+    def __init__(self, approximate: str = "none") -> None:
+        super().__init__()
+        self.approximate = approximate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elementwise."""
+        return F.gelu(x, approximate=self.approximate)
+
+
+class ReLU(Activation):
+    """max(x, 0)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elementwise."""
+        return F.relu(x)
+
+
+class SquaredReLU(Activation):
+    """max(x, 0)^2 (So et al., 2021, arXiv:2109.08668)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elementwise."""
+        return F.relu(x).square()
+
+
+class SiLU(Activation):
+    """x times sigmoid of x, also called swish (Ramachandran et al., 2017, arXiv:1710.05941)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elementwise."""
+        return F.silu(x)
+
+
+class FeedForward(nn.Module):
+    """Base of the feed-forwards: (B, T, D) -> (B, T, D) and auxiliary losses.
+
+    Args:
+        dims: Sizes.
+    """
+
+    def __init__(self, dims: Dims) -> None:
+        super().__init__()
+        self.dims = dims
+
+    def forward(self, x: Float[Tensor, "B T D"], context: Context) -> tuple[Float[Tensor, "B T D"], Losses]:
+        """Maps each token; ``context`` knows which of them are padding."""
+        raise NotImplementedError
+
+
+class MLP(FeedForward):
+    """Two products with an activation between (Vaswani et al., 2017).
+
+    Args:
+        dims: Sizes; the hidden width is ``d_ff`` (4 D if left out).
+        activation: Elementwise function.
+        bias: Whether the products have a bias.
+    """
+
+    def __init__(self, dims: Dims, activation: Callable[[], Activation] = GELU, bias: bool = False) -> None:
+        super().__init__(dims)
+        self.up = Linear(dims.d_model, dims.ff_size, bias=bias)
+        self.activation = activation()
+        self.down = ResidualLinear(dims.ff_size, dims.d_model, bias=bias)
+
+    def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Losses]:
+        """See the base class."""
+        return self.down(self.activation(self.up(x))), {}
+
+
+class Gated(FeedForward):
+    """A gate decides which hidden units speak (Shazeer, 2020, arXiv:2002.05202).
+
+    With ``d_ff`` left out the hidden width is 8/3 D, rounded up to a multiple of 8, so that an MLP has as many parameters.
+
+    Args:
+        dims: Sizes.
+        activation: Function of the gate.
+        bias: Whether the products have a bias.
+    """
+
+    def __init__(self, dims: Dims, activation: Callable[[], Activation] = SiLU, bias: bool = False) -> None:
+        super().__init__(dims)
+        width = dims.d_ff or -(-(8 * dims.d_model // 3) // 8) * 8
+        self.gate = Linear(dims.d_model, width, bias=bias)
+        self.up = Linear(dims.d_model, width, bias=bias)
+        self.activation = activation()
+        self.down = ResidualLinear(width, dims.d_model, bias=bias)
+
+    def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Losses]:
+        """See the base class."""
+        return self.down(self.activation(self.gate(x)) * self.up(x)), {}
+
+
+class SwiGLU(Gated):
+    """Gated by SiLU: Llama's feed-forward.
+
+    Args:
+        dims: Sizes.
+        bias: Whether the products have a bias.
+    """
+
+    def __init__(self, dims: Dims, bias: bool = False) -> None:
+        super().__init__(dims, SiLU, bias)
+
+
+class GEGLU(Gated):
+    """Gated by GELU: T5 v1.1's and Gemma's feed-forward.
+
+    Args:
+        dims: Sizes.
+        bias: Whether the products have a bias.
+    """
+
+    def __init__(self, dims: Dims, bias: bool = False) -> None:
+        super().__init__(dims, GELU, bias)

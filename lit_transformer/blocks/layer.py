@@ -1,0 +1,71 @@
+"""One layer: attention, cross-attention where there is a memory, feed-forward, in a residual order."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lit_transformer.blocks.attention import Attention
+from lit_transformer.blocks.cache import LayerCache
+from lit_transformer.blocks.context import Context
+from lit_transformer.blocks.feed_forward import FeedForward, Losses, SwiGLU
+from lit_transformer.blocks.masks import Mask
+from lit_transformer.blocks.norms import Norm, RMSNorm
+from lit_transformer.blocks.position import Position
+from lit_transformer.blocks.residual import NormFactory, PreNorm, Residual
+from lit_transformer.dims import Dims
+
+
+class Layer(nn.Module):
+    """A Transformer layer put together from its parts.
+
+    Args:
+        dims: Sizes.
+        attention: Makes the attention.
+        feed_forward: Makes the feed-forward.
+        norm: Makes each norm.
+        residual: Makes the residual order.
+        dropout: Share of each sublayer's output that is dropped in training.
+        position: A position of this layer's own, where it is not the stack's.
+        mask: A mask of this layer's own, where it is not the stack's.
+    """
+
+    def __init__(
+        self,
+        dims: Dims,
+        attention: Callable[[Dims], Attention] = Attention,
+        feed_forward: Callable[[Dims], FeedForward] = SwiGLU,
+        norm: Callable[[Dims], Norm] = RMSNorm,
+        residual: Callable[[Dims, NormFactory, int, float], Residual] = PreNorm,
+        dropout: float = 0.0,
+        position: Callable[[Dims], Position] | None = None,
+        mask: Mask | None = None,
+    ) -> None:
+        super().__init__()
+        self.attention = attention(dims)
+        self.feed_forward = feed_forward(dims)
+        self.residual = residual(dims, norm, 2, dropout)
+        self.own_position = position(dims) if position else None
+        self.own_mask = mask
+        self.norm_factory = norm
+
+    def forward(
+        self, x: Tensor, context: Context, cache: LayerCache | None = None
+    ) -> tuple[Tensor, LayerCache | None, Losses]:
+        """(B, T, D) -> (B, T, D), the advanced cache, auxiliary losses."""
+        x, (cache, losses) = self.residual(
+            x,
+            (
+                lambda h: self.attention(h, context, cache),
+                lambda h: self.feed_forward(h, context),
+            ),
+        )
+        return x, cache, losses
+
+    def final_norm(self, dims: Dims) -> nn.Module:
+        """What this layer's order wants behind the last layer."""
+        return self.residual.final_norm(dims, self.norm_factory)
+
+    def new_cache(self, batch: int, max_len: int, device: torch.device, dtype: torch.dtype) -> LayerCache:
+        """Room for ``max_len`` tokens."""
+        return self.attention.new_cache(batch, max_len, device, dtype)

@@ -1,0 +1,121 @@
+"""Layers on one another, with the position, mask and kernel that they share."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lit_transformer.blocks.cache import Cache
+from lit_transformer.blocks.context import Context, Visibility
+from lit_transformer.blocks.feed_forward import Losses
+from lit_transformer.blocks.kernels import Kernel, SdpaKernel
+from lit_transformer.blocks.layer import Layer
+from lit_transformer.blocks.masks import Causal, Mask, Sites
+from lit_transformer.blocks.position import Position, RoPE
+from lit_transformer.dims import Dims, SizeError
+
+LayerFactory = Callable[[Dims], Layer]
+
+
+class Stack(nn.Module):
+    """``dims.n_layers`` layers. It owns position, mask and kernel; its layers share them unless one names its own.
+
+    Args:
+        dims: Sizes.
+        layer: Makes a layer; a list is a pattern that repeats (local, local, global).
+        position: Makes the position encoding.
+        mask: Who may look at whom.
+        kernel: How attention is computed.
+    """
+
+    def __init__(
+        self,
+        dims: Dims,
+        layer: LayerFactory | list[LayerFactory] = Layer,
+        position: Callable[[Dims], Position] = RoPE,
+        mask: Mask | None = None,
+        kernel: Kernel | None = None,
+    ) -> None:
+        super().__init__()
+        pattern = layer if isinstance(layer, list) else [layer]
+        if not pattern:
+            raise SizeError("layer", "is an empty list; name at least one layer")
+        self.dims = dims
+        self.position = position(dims)
+        self.mask = mask or Causal()
+        self.kernel = kernel or SdpaKernel()
+        self.layers = nn.ModuleList(pattern[i % len(pattern)](dims) for i in range(dims.n_layers))
+        self.norm = self.layers[-1].final_norm(dims)
+        for position_in_use in (self.position, *(each.own_position for each in self.layers)):
+            if position_in_use is not None and position_in_use.has_bias and not self.kernel.takes_bias:
+                raise SizeError("kernel", f"{type(self.kernel).__name__} cannot add the bias that position "
+                                f"{type(position_in_use).__name__} needs; choose kernel SdpaKernel or EagerKernel")  # fmt: skip
+
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
+        prefix: Tensor | None = None,
+        cache: Cache | None = None,
+        drop: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[Tensor, Cache | None, Losses]:
+        """Runs embeddings (B, T, D) through all layers.
+
+        Args:
+            x: Embedded tokens, before any position.
+            positions: (B or 1, T) integers; left out: the index in the row, counted on from the cache.
+            documents: (B, T) document numbers, -1 for padding; left out: one document.
+            prefix: (B, T) True for tokens that everybody sees.
+            cache: What earlier calls left.
+            drop: Dropout of the embedded stream, applied once the position has acted on it.
+
+        Returns:
+            The stream (B, T, D) after the final norm, the advanced cache, and the auxiliary losses.
+        """
+        start = cache.length if cache else 0
+        index = torch.arange(start, start + x.shape[1], device=x.device).unsqueeze(0)
+        positions = index if positions is None else positions
+        if cache is not None:
+            cache = cache.advanced(positions, documents)
+        q = Sites(index, documents, prefix)
+        k = q
+        k_positions = positions
+        if cache is not None:
+            k = Sites(torch.arange(cache.length, device=x.device).unsqueeze(0), None, prefix)
+            k_positions = cache.positions[:, : cache.length]
+            if cache.documents is not None:
+                seen = cache.documents[:, : cache.length]
+                k, q = k._replace(document=seen), q._replace(document=seen[:, start:])
+        shared = self._context(self.position, self.mask, q, k, positions, k_positions, start)
+        x = self.position.embed(x, shared.q_state)
+        x = drop(x) if drop else x
+        losses: Losses = {}
+        contexts: dict[tuple[int, Mask], Context] = {(id(self.position), self.mask): shared}
+        for i, layer in enumerate(self.layers):
+            position, mask = layer.own_position or self.position, layer.own_mask or self.mask
+            key = (id(position), mask)
+            if key not in contexts:
+                contexts[key] = self._context(position, mask, q, k, positions, k_positions, start)
+            x, layer_cache, extra = layer(x, contexts[key], cache.layers[i] if cache else None)
+            if cache is not None:
+                cache.layers[i] = layer_cache
+            for name, value in extra.items():
+                losses[name] = losses.get(name, 0) + value
+        return self.norm(x), cache, losses
+
+    def _context(
+        self, position: Position, mask: Mask, q: Sites, k: Sites, positions: Tensor, k_positions: Tensor, start: int
+    ) -> Context:
+        q_state = position.prepare(positions)
+        k_state = q_state if start == 0 else position.prepare(k_positions) if position.has_bias else None
+        return Context(Visibility(mask, q, k), position, q_state, k_state, self.kernel, start)
+
+    def new_cache(
+        self, batch: int, max_len: int, dtype: torch.dtype | None = None, device: torch.device | None = None
+    ) -> Cache:
+        """Room for ``max_len`` tokens in ``batch`` rows, in the weights' type and place unless told otherwise."""
+        weight = next(self.parameters())
+        device, dtype = device or weight.device, dtype or weight.dtype
+        layers = [layer.new_cache(batch, max_len, device, dtype) for layer in self.layers]
+        return Cache(layers, torch.zeros(batch, max_len, dtype=torch.long, device=device))

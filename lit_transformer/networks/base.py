@@ -1,0 +1,52 @@
+"""What every architecture has in common."""
+
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lit_transformer.blocks.cache import Cache
+from lit_transformer.blocks.embedding import Head
+from lit_transformer.dims import Dims
+from lit_transformer.vocabulary import Vocabulary
+
+
+@dataclass
+class Output:
+    """What a network returns.
+
+    Args:
+        hidden: The stream (B, T, D) after the last norm; losses that never hold all logits start from here.
+        head: Makes logits of it.
+        cache: The advanced decoding state, if one was handed in.
+        losses: Auxiliary losses by name.
+    """
+
+    hidden: Float[Tensor, "B T D"]
+    head: Head
+    cache: Cache | None = None
+    losses: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def logits(self) -> Float[Tensor, "B T V"]:
+        """Scores of every token of the vocabulary."""
+        logits: Tensor = self.head(self.hidden)
+        return logits
+
+
+class Network(nn.Module):
+    """Base of the architectures.
+
+    Args:
+        vocabulary: Sizes and special ids of the data.
+        dims: Sizes of the stack.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, dims: Dims) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.dims = dims
+
+    def parameter_count(self) -> int:
+        """Number of parameters, shared ones once."""
+        return sum(parameter.numel() for parameter in self.parameters())
