@@ -67,4 +67,4 @@ class Attention(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         """(B, T, heads * K) -> (B, heads, T, K); the number of heads is left open, as tensor parallelism shards it."""
-        return x.unflatten(-1, (-1, self.dims.head_size)).transpose(1, 2)
+        return x.view(*x.shape[:-1], -1, self.dims.head_size).transpose(1, 2)

@@ -51,8 +51,8 @@ class Visibility:
 
     def block(self, rows: slice, columns: slice) -> Bool[Tensor, "B t s"]:
         """The mask of one block of queries and keys."""
-        q = Sites(*(None if field is None else field[..., rows] for field in self.q))  # type: ignore[arg-type]
-        k = Sites(*(None if field is None else field[..., columns] for field in self.k))  # type: ignore[arg-type]
+        q = self.q.map(lambda field: field[..., rows])
+        k = self.k.map(lambda field: field[..., columns])
         return self.mask.allowed(q.queries(), k.keys())
 
 

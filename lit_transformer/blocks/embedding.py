@@ -37,7 +37,7 @@ class ScaledEmbedding(Embedding):
 
     def forward(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """Looks up and scales."""
-        return super().forward(tokens) * self.weight.shape[-1] ** 0.5
+        return F.embedding(tokens, self.weight) * float(self.weight.shape[-1] ** 0.5)
 
 
 class Head(nn.Module):

@@ -52,7 +52,8 @@ class EagerKernel(Kernel):
     ) -> Tensor:
         """See the base class."""
         weights = F.dropout(self.weights(q, k, visible, bias), dropout)
-        return weights @ v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
+        y: Tensor = weights @ v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
+        return y
 
 
 class SdpaKernel(Kernel):

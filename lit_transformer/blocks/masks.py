@@ -4,13 +4,15 @@ A mask is a value (compared and hashed by what it says), never a tensor: the sam
 on blocks or on single indices, gives the dense mask, the list of blocks worth computing and the flex mask.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-class Sites(NamedTuple):
+@dataclass(frozen=True)
+class Sites:
     """Where tokens stand, as far as a mask may know. Every field broadcasts with the others.
 
     Args:
@@ -24,13 +26,18 @@ class Sites(NamedTuple):
     document: Tensor | None = None
     prefix: Tensor | None = None
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Sites":
+        """These sites with every field changed in the same way."""
+        document = None if self.document is None else change(self.document)
+        return Sites(change(self.index), document, None if self.prefix is None else change(self.prefix))
+
     def queries(self) -> "Sites":
         """The same sites as rows: (B, T) becomes (B, T, 1)."""
-        return Sites(*(None if field is None else field.unsqueeze(-1) for field in self))  # type: ignore[arg-type]
+        return self.map(lambda field: field.unsqueeze(-1))
 
     def keys(self) -> "Sites":
         """The same sites as columns: (B, S) becomes (B, 1, S)."""
-        return Sites(*(None if field is None else field.unsqueeze(-2) for field in self))  # type: ignore[arg-type]
+        return self.map(lambda field: field.unsqueeze(-2))
 
 
 class Mask:

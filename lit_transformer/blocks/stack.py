@@ -1,6 +1,8 @@
 """Layers on one another, with the position, mask and kernel that they share."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -45,11 +47,15 @@ class Stack(nn.Module):
         self.mask = mask or Causal()
         self.kernel = kernel or SdpaKernel()
         self.layers = nn.ModuleList(pattern[i % len(pattern)](dims) for i in range(dims.n_layers))
-        self.norm = self.layers[-1].final_norm(dims)
-        for position_in_use in (self.position, *(each.own_position for each in self.layers)):
+        self.norm = self._layers[-1].final_norm(dims)
+        for position_in_use in (self.position, *(each.own_position for each in self._layers)):
             if position_in_use is not None and position_in_use.has_bias and not self.kernel.takes_bias:
                 raise SizeError("kernel", f"{type(self.kernel).__name__} cannot add the bias that position "
                                 f"{type(position_in_use).__name__} needs; choose kernel SdpaKernel or EagerKernel")  # fmt: skip
+
+    @property
+    def _layers(self) -> list[Layer]:
+        return cast(list[Layer], list(self.layers))
 
     def forward(
         self,
@@ -86,13 +92,13 @@ class Stack(nn.Module):
             k_positions = cache.positions[:, : cache.length]
             if cache.documents is not None:
                 seen = cache.documents[:, : cache.length]
-                k, q = k._replace(document=seen), q._replace(document=seen[:, start:])
+                k, q = replace(k, document=seen), replace(q, document=seen[:, start:])
         shared = self._context(self.position, self.mask, q, k, positions, k_positions, start)
         x = self.position.embed(x, shared.q_state)
         x = drop(x) if drop else x
         losses: Losses = {}
         contexts: dict[tuple[int, Mask], Context] = {(id(self.position), self.mask): shared}
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(self._layers):
             position, mask = layer.own_position or self.position, layer.own_mask or self.mask
             key = (id(position), mask)
             if key not in contexts:
@@ -117,5 +123,5 @@ class Stack(nn.Module):
         """Room for ``max_len`` tokens in ``batch`` rows, in the weights' type and place unless told otherwise."""
         weight = next(self.parameters())
         device, dtype = device or weight.device, dtype or weight.dtype
-        layers = [layer.new_cache(batch, max_len, device, dtype) for layer in self.layers]
+        layers = [layer.new_cache(batch, max_len, device, dtype) for layer in self._layers]
         return Cache(layers, torch.zeros(batch, max_len, dtype=torch.long, device=device))
