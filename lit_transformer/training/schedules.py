@@ -9,8 +9,6 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lit_transformer.dims import SizeError
 
-ScheduleFactory = Callable[[int], "Schedule"]
-
 
 class Schedule:
     """Base of the schedules: ``schedule(step)`` is the factor on the optimizer's own learning rate.
@@ -35,6 +33,9 @@ class Schedule:
     def after_warmup(self, step: int) -> float:
         """The factor once warm-up is over."""
         raise NotImplementedError
+
+
+ScheduleFactory = Callable[[int], Schedule]
 
 
 class Constant(Schedule):

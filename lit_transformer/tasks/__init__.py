@@ -1,0 +1,6 @@
+"""Tasks: LightningModules that own a loss, metrics and a prediction."""
+
+from lit_transformer.tasks.base import Task
+from lit_transformer.tasks.language_modeling import LanguageModeling
+
+__all__ = ["LanguageModeling", "Task"]

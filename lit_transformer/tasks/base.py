@@ -1,0 +1,93 @@
+"""What all tasks share: a task is handed its network, and owns its loss, its metrics and its prediction."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from lit_transformer.blocks.loss import CrossEntropy, TokenLoss
+from lit_transformer.networks.base import Network
+from lit_transformer.training.optimizers import OptimizerFactory, parameter_groups
+from lit_transformer.training.schedules import Constant, ScheduledRate, ScheduleFactory
+from lit_transformer.vocabulary import Vocabulary
+
+NetworkFactory = Callable[[Vocabulary], Network]
+
+
+class Task(LightningModule):
+    """Base of the tasks.
+
+    Args:
+        network: Makes the network once the data has said its vocabulary.
+        vocabulary: What the data says; the CLI links it.
+        max_steps: Optimizer steps of the run; the CLI links ``trainer.max_steps``.
+        optimizer: Makes the optimizer of groups of parameters.
+        schedule: Makes the learning-rate schedule of the number of steps.
+        loss: From hidden states and targets to the sum of losses.
+    """
+
+    network: Network
+
+    def __init__(
+        self,
+        network: NetworkFactory,
+        vocabulary: Vocabulary,
+        max_steps: int,
+        optimizer: OptimizerFactory = AdamW,
+        schedule: ScheduleFactory = Constant,
+        loss: TokenLoss | None = None,
+    ) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.max_steps = max_steps
+        self.loss: nn.Module = loss or CrossEntropy()
+        self.recipe: dict[str, Any] | None = None
+        """The ``model`` section of the recipe as plain data, for the checkpoint; set by the CLI."""
+        self._network_factory = network
+        self._optimizer_factory = optimizer
+        self._schedule_factory = schedule
+        self._hyperparameters: list[dict[str, Any]] = []
+
+    def configure_model(self) -> None:
+        """Builds the network, once; sharded strategies call this on the meta device."""
+        if not hasattr(self, "network"):
+            self.network = self._network_factory(self.vocabulary)
+
+    def configure_optimizers(self) -> Any:
+        """The recipe's optimizer over grouped parameters, its rate set before every optimizer step."""
+        optimizer = self._optimizer_factory(parameter_groups(self.network))
+        self._hyperparameters = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+        rate = ScheduledRate(optimizer, self._schedule_factory(self.max_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step", "name": "train/learning_rate"}}
+
+    def on_train_start(self) -> None:
+        """After a resume the recipe's betas, decay and so on hold, not the stored ones; the schedule set the rate."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        for group, recipe in zip(optimizer.param_groups, self._hyperparameters, strict=True):
+            group.update({key: value for key, value in recipe.items() if key not in ("lr", "initial_lr")})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what it takes to use the file alone: the recipe's model, the vocabulary and the tokenizer."""
+        checkpoint["hyper_parameters"] = self.recipe or {}
+        checkpoint["vocabulary"] = asdict(self.vocabulary)
+        tokenizer = getattr(getattr(self.trainer, "datamodule", None), "tokenizer", None)
+        if tokenizer is not None:
+            checkpoint["tokenizer"] = tokenizer.to_json()
+
+    def share_of_window(self, total: Tensor, window_tokens: Tensor) -> Tensor:
+        """This micro-batch's part of the mean over all target tokens of the accumulation window on all ranks.
+
+        Lightning divides by the number of micro-batches and DDP averages over ranks; both are undone here, so that the
+        gradient is the one of the single mean, however the window is cut.
+        """
+        return total / window_tokens * (self.trainer.accumulate_grad_batches * self.trainer.world_size)
+
+    def log_due(self) -> bool:
+        """Whether the optimizer step under way is one that is logged."""
+        every = max(1, int(getattr(self.trainer, "log_every_n_steps", 50)))
+        return (self.trainer.global_step + 1) % every == 0 or self.trainer.global_step == 0

@@ -1,0 +1,8 @@
+"""What watches a run: progress, throughput, norms, samples."""
+
+from lit_transformer.training.callbacks.gradients import GradientNorm, Histograms
+from lit_transformer.training.callbacks.progress import Progress
+from lit_transformer.training.callbacks.samples import Samples
+from lit_transformer.training.callbacks.throughput import Throughput
+
+__all__ = ["GradientNorm", "Histograms", "Progress", "Samples", "Throughput"]

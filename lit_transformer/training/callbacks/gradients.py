@@ -1,0 +1,53 @@
+"""Gradient norm at every logged step; histograms on demand."""
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+
+def due(trainer: Trainer) -> bool:
+    """Whether the optimizer step under way is one that is logged."""
+    every = max(1, int(getattr(trainer, "log_every_n_steps", 50)))
+    return (trainer.global_step + 1) % every == 0 or trainer.global_step == 0
+
+
+class GradientNorm(Callback):
+    """Logs ``train/gradient_norm``: the length of the whole gradient before any clipping."""
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Measures where the step is logged, and only there."""
+        if due(trainer):
+            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+            pl_module.log("train/gradient_norm", get_total_norm(gradients))
+
+
+class Histograms(Callback):
+    """Histograms of every weight and gradient, per layer, in TensorBoard.
+
+    Args:
+        every_n_steps: Optimizer steps between two.
+    """
+
+    def __init__(self, every_n_steps: int = 500) -> None:
+        self.every_n_steps = every_n_steps
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Writes where the step is due."""
+        step = trainer.global_step
+        if step % self.every_n_steps or not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            add = getattr(logger.experiment, "add_histogram", None)
+            if add is None:
+                continue
+            for name, parameter in pl_module.named_parameters():
+                add(f"weights/{name}", _plain(parameter), step)
+                if parameter.grad is not None:
+                    add(f"gradients/{name}", _plain(parameter.grad), step)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """TensorBoard takes finite float32 on the CPU."""
+    return torch.nan_to_num(tensor.detach().float().cpu())

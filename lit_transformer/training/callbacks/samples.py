@@ -1,0 +1,53 @@
+"""What the model writes, at every validation."""
+
+import html
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_transformer.generation import sample_text
+
+
+class Samples(Callback):
+    """Writes generated text to TensorBoard (``samples``) after each validation.
+
+    Args:
+        prompts: Beginnings to go on from; an empty one starts a document.
+        max_new_tokens: Tokens to generate.
+        temperature: Sharpness of the sampling; 0 takes the likeliest token.
+        top_k: Sample among this many likeliest tokens.
+        seed: Seed of the sampling, the same at every validation so that samples compare.
+    """
+
+    def __init__(
+        self,
+        prompts: list[str] | None = None,
+        max_new_tokens: int = 128,
+        temperature: float = 0.8,
+        top_k: int = 40,
+        seed: int = 0,
+    ) -> None:
+        self.prompts = [""] if prompts is None else prompts
+        self.max_new_tokens = max_new_tokens
+        self.temperature = temperature
+        self.top_k = top_k
+        self.seed = seed
+        self.latest: list[str] = []
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Generates on the first rank."""
+        tokenizer = getattr(getattr(trainer, "datamodule", None), "tokenizer", None)
+        if trainer.sanity_checking or not trainer.is_global_zero or tokenizer is None or not trainer.training:
+            return
+        self.latest = [
+            prompt
+            + sample_text(
+                pl_module.network, tokenizer, prompt, self.max_new_tokens, self.temperature, self.top_k, self.seed
+            )
+            for prompt in self.prompts
+        ]
+        # Escaped and as a code block: TensorBoard renders Markdown, and would fetch an image that a sample names.
+        text = "\n\n".join("\n".join("    " + html.escape(line) for line in each.split("\n")) for each in self.latest)
+        for logger in trainer.loggers:
+            add = getattr(logger.experiment, "add_text", None)
+            if add is not None:
+                add("samples", text, trainer.global_step)
