@@ -1,0 +1,1 @@
+"""The command line: one program, one small file a verb."""

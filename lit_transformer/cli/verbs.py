@@ -1,0 +1,15 @@
+"""The verbs of ``lit-transformer``.
+
+To add one: write ``cli/<verb>.py`` with a function ``run(argv: list[str]) -> int`` (a hyphen in the verb is an underscore
+in the file), and add its line here. What a verb needs beyond the standard library it imports inside its functions, so
+that ``--help`` answers at once.
+"""
+
+VERBS: dict[str, str] = {
+    "fit": "train a recipe, or go on with a run (--resume)",
+    "validate": "evaluate a checkpoint on the validation split",
+    "test": "evaluate a checkpoint on the test split",
+    "predict": "write a checkpoint's predictions",
+    "generate": "continue a text with a trained model",
+    "recipes": "list, show, copy and validate recipes",
+}

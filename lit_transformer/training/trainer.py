@@ -1,0 +1,71 @@
+"""Lightning's Trainer with one clock: optimizer steps."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+
+from lit_transformer.errors import UserError
+
+_STEPS = "runs are counted in optimizer steps"
+
+
+class Trainer(pl.Trainer):
+    """Lightning's Trainer, driven by optimizer steps alone; every other argument is Lightning's.
+
+    Epochs appear nowhere: data is repeated until ``max_steps``. Samplers are the data's own, so that the order of the
+    samples does not depend on the number of processes.
+
+    Args:
+        max_steps: Optimizer steps of the whole run.
+        validate_every: Optimizer steps between two validations; left out: a tenth of the run. The last step is always
+            followed by one.
+    """
+
+    RECIPE_HINTS = {
+        "max_epochs": f"{_STEPS}, use max_steps",
+        "min_epochs": f"{_STEPS}, use max_steps",
+        "min_steps": f"{_STEPS}, use max_steps",
+        "val_check_interval": "use validate_every, in optimizer steps",
+        "check_val_every_n_epoch": "use validate_every, in optimizer steps",
+        "use_distributed_sampler": "the data shares itself out between processes",
+        "reload_dataloaders_every_n_epochs": "the data repeats by itself",
+        "default_root_dir": "use --output on the command line",
+    }
+    """What to say to users of a bare Trainer; read where a recipe is checked."""
+
+    def __init__(self, max_steps: int, validate_every: int | None = None, **kwargs: Any) -> None:
+        if max_steps < 1:
+            raise UserError(f"trainer.max_steps: is {max_steps}, must be at least 1")
+        if validate_every is not None and validate_every < 1:
+            raise UserError(
+                f"trainer.validate_every: is {validate_every}, must be at least 1; limit_val_batches: 0 turns it off"
+            )
+        super().__init__(
+            max_steps=max_steps,
+            max_epochs=-1,
+            min_epochs=None,
+            min_steps=None,
+            val_check_interval=1,  # any whole number: the loop below decides
+            check_val_every_n_epoch=None,
+            use_distributed_sampler=False,
+            reload_dataloaders_every_n_epochs=0,
+            **kwargs,
+        )
+        self.validate_every = validate_every or max(1, max_steps // 10)
+        self.fit_loop.epoch_loop = StepLoop(self, max_steps=max_steps)
+
+
+class StepLoop(_TrainingEpochLoop):
+    """Lightning's training loop, validating by optimizer steps; its own rule counts batches."""
+
+    def _should_check_val_fx(self, data_fetcher: Any) -> bool:
+        trainer = self.trainer
+        assert isinstance(trainer, Trainer)
+        if not self._should_check_val_epoch():
+            return False
+        if trainer.should_stop and trainer.fit_loop._can_stop_early:
+            return True
+        if self._should_accumulate():
+            return False
+        return self.global_step % trainer.validate_every == 0 or self.global_step == self.max_steps
