@@ -1,0 +1,185 @@
+"""Where a run stands: its clock, its random generators, and the proof that all parts of a checkpoint belong together."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lit_transformer.checkpoints.parts import RUN_STATE
+from lit_transformer.errors import UserError
+from lit_transformer.training.generators import Generators
+
+C = TypeVar("C", bound=Callback)
+
+
+def find_callback(trainer: Trainer, kind: type[C]) -> C | None:
+    """The trainer's callback of this kind, if it has one."""
+    return next((callback for callback in trainer.callbacks if isinstance(callback, kind)), None)  # type: ignore[attr-defined]
+
+
+def at_step_boundary(trainer: Trainer) -> bool:
+    """Whether the batch that just ended was the last of its accumulation window: the only place to save at.
+
+    In the middle of a window the gradients so far are in no checkpoint, and a run resumed from there loses them.
+    """
+    return not trainer.fit_loop._should_accumulate()
+
+
+@dataclass
+class Clock:
+    """How far a run is, over all ranks.
+
+    Args:
+        steps: Accumulation windows, which is what schedules, savings and ``max_steps`` count.
+        applied: Windows whose update was applied; the others were skipped.
+        batches: Micro-batches a rank has taken.
+        samples: Rows of data.
+        tokens: Target tokens.
+    """
+
+    steps: int = 0
+    applied: int = 0
+    batches: int = 0
+    samples: int = 0
+    tokens: int = 0
+
+
+class RunState(Callback):
+    """Keeps the clock and the random generators, in every checkpoint, for every rank.
+
+    The generators are captured at the end of each accumulation window and set again at the start of the next. So
+    whatever runs in between (validation, samples for the log, the start of an epoch, a resume) leaves no trace in the
+    training, and a window that was skipped draws nothing. Data must not draw from the global generators.
+    """
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.window_ids: list[Tensor] = []
+        self._generators: Generators | None = None
+        self._tokens: Tensor | None = None
+        self._starts_window = True
+        self._skipped = False
+        self._resumed = False
+
+    def skip_window(self) -> None:
+        """Tells the clock that the current window's update is not applied."""
+        self._skipped = True
+
+    @property
+    def window_skipped(self) -> bool:
+        """Whether the window that just ended was skipped."""
+        return self._skipped
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sets the generators before the first batch is fetched."""
+        if self._resumed and self._generators is not None:
+            self._generators.restore(trainer.strategy.root_device)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Sets the generators to where the last window left them."""
+        if self._starts_window:
+            if self._generators is None:
+                self._generators = Generators.capture(trainer.strategy.root_device)
+            else:
+                self._generators.restore(trainer.strategy.root_device)
+            self.window_ids = []
+            self._skipped = False
+            self._starts_window = False
+        ids = getattr(batch, "ids", None)
+        if ids is not None:
+            self.window_ids.append(ids)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Moves the clock on and, at the end of a window, captures the generators."""
+        self.clock.batches += 1
+        ids = getattr(batch, "ids", None)
+        self.clock.samples += (0 if ids is None else len(ids)) * trainer.world_size
+        if not at_step_boundary(trainer):
+            return
+        tokens = getattr(batch, "window_tokens", None)
+        if isinstance(tokens, Tensor):
+            # stays on the device: reading it here would make the accelerator wait at every step
+            self._tokens = tokens.detach().long().clone() if self._tokens is None else self._tokens + tokens
+        self.clock.steps = trainer.global_step
+        if not self._skipped:
+            self.clock.applied += 1
+            self._generators = Generators.capture(trainer.strategy.root_device)
+        self._starts_window = True
+
+    def read_clock(self) -> Clock:
+        """The clock, with the token count fetched from the device."""
+        if self._tokens is not None:
+            self.clock.tokens += int(self._tokens)
+            self._tokens = None
+        return self.clock
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds the clock and the generators of all ranks."""
+        generators = self._generators or Generators.capture(trainer.strategy.root_device)
+        steps = {}
+        for index, optimizer in enumerate(checkpoint.get("lr_schedulers", [])):
+            if isinstance(optimizer.get("last_epoch"), int):
+                steps[f"schedule {index}" if index else "schedule"] = optimizer["last_epoch"]
+        checkpoint[RUN_STATE] = {
+            "step": self.clock.steps,
+            "clock": asdict(self.read_clock()),
+            "steps": steps,
+            "generators": _gathered(generators.to_plain(), trainer),
+            "accumulate_grad_batches": trainer.accumulate_grad_batches,
+        }
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Takes over the clock and this rank's generators.
+
+        Raises:
+            UserError: The checkpoint was written without a run state.
+        """
+        if trainer.state.fn != "fit":
+            return
+        state = checkpoint.get(RUN_STATE)
+        if not isinstance(state, dict):
+            raise UserError("the checkpoint holds no run state, so the run cannot go on from it; use --init_from")
+        self.clock = Clock(**state["clock"])
+        batches = self.clock.batches
+        if batches % trainer.accumulate_grad_batches and state["accumulate_grad_batches"] != trainer.accumulate_grad_batches:
+            raise UserError(
+                f"trainer.accumulate_grad_batches: {trainer.accumulate_grad_batches} does not divide the {batches} batches "
+                f"done with {state['accumulate_grad_batches']}; resume with a divisor"
+            )
+        self._tokens = None
+        self._starts_window = True
+        self._resumed = True
+        generators = state["generators"]
+        rank = trainer.global_rank
+        if len(generators) == trainer.world_size:
+            self._generators = Generators.from_plain(generators[rank])
+        else:
+            # the order of samples does not depend on the number of ranks, dropout's draws do
+            if trainer.is_global_zero:
+                print(f"resumed on {trainer.world_size} ranks instead of {len(generators)}: dropout draws anew")
+            self._generators = None
+
+
+def _gathered(state: dict[str, Any], trainer: Trainer) -> list[dict[str, Any]]:
+    if trainer.world_size == 1:
+        return [state]
+    states: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(states, state)
+    return states
+
+
+@contextlib.contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """Leaves the random generators as they were, whatever the block draws."""
+    generators = Generators.capture(device)
+    try:
+        yield
+    finally:
+        generators.restore(device)
