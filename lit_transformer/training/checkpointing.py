@@ -153,7 +153,7 @@ class Checkpointing(Checkpoint):
 
     def _save(self, trainer: Trainer, path: Path) -> None:
         _refuse_non_finite(trainer, path)
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)
         self._saved_step = trainer.global_step
         if path == self.last_path:
             self.last_model_path = str(path)

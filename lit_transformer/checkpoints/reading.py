@@ -1,0 +1,181 @@
+"""Reading a checkpoint file: first that it is what was written, then its content, and never code."""
+
+import contextlib
+import os
+import re
+import stat
+import struct
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from lit_transformer.checkpoints.footer import FOOTER_BYTES, FORMAT, Footer, new_hash
+from lit_transformer.checkpoints.parts import check_parts
+from lit_transformer.errors import EnvironmentFault, UserError
+
+_FORCE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_CHUNK_BYTES = 1 << 22
+_RECORD = re.compile(
+    r"[^/]+/(data\.pkl|version|byteorder|data/\d+|\.format_version|\.storage_alignment|\.data/serialization_id)"
+)
+
+
+def read_footer(path: str | Path) -> Footer:
+    """What the file says of itself, without reading the rest: quick, and proves nothing."""
+    with _opened(path) as file:
+        return _footer(Path(path), file)
+
+
+def verify(path: str | Path) -> Footer:
+    """Reads every byte of a checkpoint and compares with its digest.
+
+    Raises:
+        UserError: It is not a checkpoint, or it is damaged; the line says which.
+    """
+    with _opened(path) as file:
+        return _verified(Path(path), file)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """Verifies a checkpoint and reads it, on the CPU.
+
+    Only tensors and plain data are ever built (``weights_only``); addresses and an environment that would turn that
+    off are refused; every part must be of the same step.
+
+    Raises:
+        UserError: Not a checkpoint, damaged, or not plain data.
+        EnvironmentFault: The file may not be read.
+    """
+    import torch
+
+    path = Path(path)
+    with _opened(path) as file:
+        footer = _verified(path, file)
+        _check_records(path, file)
+        file.seek(0)
+        try:
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise UserError(
+                f"{path}: its content is not a checkpoint's ({_one_line(error)}); it was not written by lit-transformer"
+            ) from None
+    check_parts(path, checkpoint, footer)
+    return checkpoint  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[IO[bytes]]:
+    if _ADDRESS.match(str(path)):
+        raise UserError(f"{path}: is an address, and only local files are opened; download it and check its origin first")
+    if os.environ.get(_FORCE, "").strip().lower() not in ("", "0", "n", "no", "false"):
+        raise UserError(f"{path}: not opened, because {_FORCE} is set and lets a checkpoint run code; unset it")
+    path = Path(path)
+    try:
+        # without O_NONBLOCK a pipe put in the file's place would hang us here
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such checkpoint{_neighbours(path)}") from None
+    except OSError as error:
+        raise EnvironmentFault(f"{path}: could not be opened: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISDIR(mode):
+            raise UserError(f"{path}: is a folder, not a checkpoint file{_neighbours(path / 'x')}")
+        if not stat.S_ISREG(mode):
+            raise UserError(f"{path}: is not a regular file")
+        try:
+            yield file
+        except OSError as error:
+            if isinstance(error, EnvironmentFault):
+                raise
+            raise EnvironmentFault(f"{path}: could not be read: {error.strerror or error}") from error
+
+
+def _neighbours(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        names = sorted(str(p.relative_to(path.parent)) for p in path.parent.glob("**/*.ckpt"))[:5]
+        if names:
+            return f"; {path.parent} holds {', '.join(names)}"
+    return ""
+
+
+def _footer(path: Path, file: IO[bytes]) -> Footer:
+    size = os.fstat(file.fileno()).st_size
+    if size == 0:
+        raise UserError(f"{path}: is empty (0 bytes): the program or disk that wrote it failed; use another checkpoint")
+    file.seek(max(0, size - FOOTER_BYTES))
+    footer = Footer.parse(file.read(FOOTER_BYTES))
+    if footer is None:
+        raise UserError(f"{path}: {_guess(file, size)}")
+    if footer.format != FORMAT:
+        raise UserError(f"{path}: has checkpoint format {footer.format}, this version reads {FORMAT}; update the package")
+    if footer.length + FOOTER_BYTES != size:
+        raise UserError(
+            f"{path}: is damaged: {size} bytes long, {footer.length + FOOTER_BYTES} were written; use another checkpoint"
+        )
+    return footer
+
+
+def _verified(path: Path, file: IO[bytes]) -> Footer:
+    footer = _footer(path, file)
+    digest = new_hash()
+    file.seek(0)
+    rest = footer.length
+    while rest:
+        chunk = file.read(min(rest, _CHUNK_BYTES))
+        if not chunk:
+            raise UserError(f"{path}: became shorter while it was read; use another checkpoint")
+        digest.update(chunk)
+        rest -= len(chunk)
+    if Footer.seal(digest, footer.step, footer.length).sha256 != footer.sha256:
+        raise UserError(f"{path}: is damaged: its content does not match its SHA-256; use another checkpoint")
+    return footer
+
+
+def _check_records(path: Path, file: IO[bytes]) -> None:
+    """The archive's table: plain stored records only, which cannot unfold to more than the file holds."""
+    file.seek(0)
+    size = os.fstat(file.fileno()).st_size
+    try:
+        records = zipfile.ZipFile(file).infolist()
+    except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError, EOFError, OverflowError) as error:
+        raise UserError(f"{path}: is not a PyTorch archive ({_one_line(error)})") from None
+    if sum(record.file_size for record in records) > size or any(record.compress_type for record in records):
+        raise UserError(f"{path}: is an archive that unfolds to more than its size; not opened")
+    strange = [record.filename for record in records if not _RECORD.fullmatch(record.filename)]
+    if strange or not records:
+        raise UserError(
+            f"{path}: is an archive of something else{f' ({strange[0][:60]!r})' if strange else ''}, not a checkpoint"
+        )
+
+
+def _guess(file: IO[bytes], size: int) -> str:
+    """Says what a file without a footer probably is."""
+    file.seek(0)
+    head = file.read(512)
+    if head.startswith(b"PK\x03\x04"):
+        with contextlib.suppress(Exception):
+            names = zipfile.ZipFile(file).namelist()
+            if any(name.endswith("/data.pkl") for name in names):
+                return (
+                    "is a PyTorch file without lit-transformer's footer: written by another program, or cut at the end; "
+                    "weights from elsewhere come in as safetensors"
+                )
+            return f"is a zip archive of something else ({names[0][:60]!r}), not a checkpoint" if names else "is a zip file"
+        return "is cut short: it begins like a checkpoint and its end is missing; use another checkpoint"
+    if head.startswith(b"\x80"):
+        return "is a bare pickle, which could run code; it is not opened"
+    if size > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
+        return "is a safetensors file: weights only, without a run's state; give it to --init_from or `import`"
+    if head.startswith(b"\x1f\x8b"):
+        return "is a gzip file; unpack it first"
+    if head[:1].isascii() and not head.strip(bytes(range(32, 127)) + b"\t\r\n"):
+        return "is a text file, not a checkpoint"
+    return "is not a lit-transformer checkpoint, or its end is missing or damaged; use another checkpoint"
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."

@@ -1,0 +1,139 @@
+"""Exponential moving average of the weights (Polyak & Juditsky, 1992)."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lit_transformer.checkpoints.parts import EMA as KEY
+from lit_transformer.errors import UserError
+from lit_transformer.training.run_state import RunState, at_step_boundary, find_callback
+
+
+class EMA(Callback):
+    """Averages the weights after every applied update; validation, test and prediction run on the average.
+
+    A checkpoint holds both: the raw weights where they always are, the average under ``ema``. A resumed run goes on
+    with both, and whoever loads the file later chooses.
+
+    Args:
+        decay: Weight of the past. Early on it is less, ``(1 + n) / (10 + n)`` after ``n`` updates, or the average would
+            be the initial weights for long.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 < decay < 1:
+            raise UserError(f"EMA.decay: is {decay}, must lie between 0 and 1")
+        self.decay = decay
+        self.updates = 0
+        self._step = 0
+        self._average: dict[str, Tensor] = {}
+        self._loaded: dict[str, Tensor] | None = None
+        self._raw: dict[str, Tensor] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the average at the weights, or where the checkpoint left it."""
+        parameters = _trained(pl_module)
+        self._average = {name: p.detach().clone(memory_format=torch.preserve_format) for name, p in parameters.items()}
+        if self._loaded is not None:
+            missing = self._average.keys() ^ self._loaded.keys()
+            if missing:
+                raise UserError(f"the checkpoint's average of the weights does not fit this network: {sorted(missing)[0]}")
+            for name, average in self._average.items():
+                _copy_full(average, self._loaded[name])
+            self._loaded = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Takes in the new weights."""
+        if not at_step_boundary(trainer):
+            return
+        self._step = trainer.global_step
+        state = find_callback(trainer, RunState)
+        if state is not None and state.window_skipped:
+            return
+        weight = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
+        parameters = _trained(pl_module)
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self._average.values()), [parameters[name].detach() for name in self._average], weight
+            )
+        self.updates += 1
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Puts the average in the weights' place."""
+        if not self._average or self._raw:
+            return
+        with torch.no_grad():
+            for name, parameter in _trained(pl_module).items():
+                self._raw[name] = parameter.detach().clone()
+                parameter.copy_(self._average[name])
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Puts the weights back, bit for bit."""
+        with torch.no_grad():
+            for name, parameter in _trained(pl_module).items():
+                if name in self._raw:
+                    parameter.copy_(self._raw[name])
+        self._raw = {}
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Puts the weights back when a validation is left in the middle."""
+        self.on_validation_end(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds the average; the weights stay the raw ones, also in the middle of a validation."""
+        if not self._average:
+            return
+        aliases = _aliases(pl_module)
+        for name, raw in self._raw.items():
+            for alias in aliases[name]:
+                checkpoint["state_dict"][alias] = _full(raw)
+        checkpoint[KEY] = {
+            "step": self._step,
+            "updates": self.updates,
+            "decay": self.decay,
+            "weights": {name: _full(average) for name, average in self._average.items()},
+            "aliases": {name: same for name, same in aliases.items() if len(same) > 1},
+        }
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Takes over the average; outside of training it becomes the weights."""
+        state = checkpoint.get(KEY)
+        if state is None:
+            return
+        if trainer.state.fn == "fit":
+            self.updates, self._step, self._loaded = state["updates"], state["step"], state["weights"]
+        else:
+            with torch.no_grad():
+                for name, parameter in _trained(pl_module).items():
+                    _copy_full(parameter, state["weights"][name])
+
+
+def _trained(module: LightningModule) -> dict[str, Tensor]:
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
+def _aliases(module: LightningModule) -> dict[str, list[str]]:
+    """All names of each parameter: a tied one has several, and each is a key of the state dict."""
+    first = {id(p): name for name, p in module.named_parameters()}
+    names: dict[str, list[str]] = {name: [] for name in first.values()}
+    for name, p in module.named_parameters(remove_duplicate=False):
+        names[first[id(p)]].append(name)
+    return names
+
+
+def _full(tensor: Tensor) -> Tensor:
+    """The whole tensor, gathered where it is sharded."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # type: ignore[no-any-return]
+
+
+def _copy_full(target: Tensor, source: Tensor) -> None:
+    """Copies a whole tensor into a tensor that may be sharded."""
+    if hasattr(target, "device_mesh"):
+        from torch.distributed.tensor import distribute_tensor
+
+        source = distribute_tensor(source.to(target.device), target.device_mesh, target.placements)  # type: ignore[attr-defined]
+    target.copy_(source)
