@@ -4,7 +4,8 @@ Shapes, in one alphabet: B batch, T query length, S key length, D model, H heads
 F feed-forward width, V vocabulary, E experts.
 """
 
-from lit_transformer.blocks.attention import Attention
+from lit_transformer.blocks.attention import Attention, BaseAttention
+from lit_transformer.blocks.auxiliary import Auxiliary
 from lit_transformer.blocks.cache import Cache, LayerCache
 from lit_transformer.blocks.context import Context, Visibility
 from lit_transformer.blocks.embedding import Embedding, Head, LinearHead, ScaledEmbedding, TiedHead

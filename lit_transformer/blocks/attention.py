@@ -10,11 +10,49 @@ from torch import Tensor, nn
 from lit_transformer.blocks.cache import LayerCache
 from lit_transformer.blocks.context import Context
 from lit_transformer.blocks.linear import Linear, ResidualLinear
+from lit_transformer.blocks.masks import Mask
 from lit_transformer.blocks.norms import Norm
+from lit_transformer.blocks.position import Position
 from lit_transformer.dims import Dims
 
 
-class Attention(nn.Module):
+class BaseAttention(nn.Module):
+    """Base of what moves information between tokens: (B, T, D) -> (B, T, D).
+
+    Args:
+        dims: Sizes.
+    """
+
+    score_products: tuple[str, ...] = ()
+    """Names of the products that only decide who looks at whom; DeepNorm leaves their start alone."""
+
+    def __init__(self, dims: Dims) -> None:
+        super().__init__()
+        self.dims = dims
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], context: Context, cache: LayerCache | None = None
+    ) -> tuple[Float[Tensor, "B T D"], LayerCache | None]:
+        """Every token gathers from the tokens it may see; returns the cache with the new tokens in it."""
+        raise NotImplementedError
+
+    def new_cache(self, batch: int, max_len: int, device: torch.device, dtype: torch.dtype) -> LayerCache:
+        """Room for ``max_len`` tokens."""
+        raise NotImplementedError
+
+    def check(self, mask: Mask, position: Position) -> None:
+        """Called when the network is built.
+
+        Raises:
+            SizeError: This attention cannot work with the mask or the position.
+        """
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(B, T, heads * K) -> (B, heads, T, K); the number of heads is left open, as tensor parallelism shards it."""
+        return x.view(*x.shape[:-1], -1, self.dims.head_size).transpose(1, 2)
+
+
+class Attention(BaseAttention):
     """Scaled dot-product attention over heads (Vaswani et al., 2017; grouped heads: Ainslie et al., 2023).
 
     ``dims.n_kv_heads`` makes it multi-head (left out), multi-query (1) or grouped-query (between). Mask, position and
@@ -27,6 +65,8 @@ class Attention(nn.Module):
         qk_norm: Norm of each query and key over the head size (Henry et al., 2020, arXiv:2010.04245); none if left out.
     """
 
+    score_products = ("query", "key")
+
     def __init__(
         self,
         dims: Dims,
@@ -34,8 +74,7 @@ class Attention(nn.Module):
         dropout: float = 0.0,
         qk_norm: Callable[[Dims], Norm] | None = None,
     ) -> None:
-        super().__init__()
-        self.dims = dims
+        super().__init__(dims)
         self.dropout = dropout
         self.query = Linear(dims.d_model, dims.n_heads * dims.head_size, bias=bias)
         self.key = Linear(dims.d_model, dims.kv_heads * dims.head_size, bias=bias)
@@ -51,7 +90,7 @@ class Attention(nn.Module):
         """Every token gathers from the tokens it may see; returns the cache with the new keys and values in it."""
         q, k, v = self._heads(self.query(x)), self._heads(self.key(x)), self._heads(self.value(x))
         if self.query_norm is not None and self.key_norm is not None:
-            q, k = self.query_norm(q), self.key_norm(k)
+            q, k = self.query_norm(q, context), self.key_norm(k, context)
         q, k = context.position.rotate(q, k, context.q_state)
         if cache is not None:
             k, v = cache.append(k, v, context.cache_start)
@@ -64,7 +103,3 @@ class Attention(nn.Module):
         """Room for ``max_len`` keys and values."""
         shape = (batch, self.dims.kv_heads, max_len, self.dims.head_size)
         return LayerCache(torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """(B, T, heads * K) -> (B, heads, T, K); the number of heads is left open, as tensor parallelism shards it."""
-        return x.view(*x.shape[:-1], -1, self.dims.head_size).transpose(1, 2)

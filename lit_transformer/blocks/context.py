@@ -79,3 +79,9 @@ class Context:
     cache_start: int = 0
     memory: Tensor | None = None
     memory_visible: Visibility | None = None
+
+    @property
+    def real(self) -> Bool[Tensor, "B T"] | None:
+        """True for tokens that are not padding; None: all of them."""
+        document = self.visible.q.document
+        return None if document is None else document >= 0

@@ -6,13 +6,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lit_transformer.blocks.auxiliary import Auxiliary
 from lit_transformer.blocks.context import Context
 from lit_transformer.blocks.linear import Linear, ResidualLinear
 from lit_transformer.dims import Dims
-
-Losses = dict[str, Tensor]
-"""Auxiliary losses by name (mixture-of-experts balance); they travel in return values."""
-
 
 class Activation(nn.Module):
     """Base of the activation functions: elementwise, no parameters."""
@@ -58,8 +55,34 @@ class SiLU(Activation):
         return F.silu(x)
 
 
+class Sigmoid(Activation):
+    """1 / (1 + exp(-x))."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elementwise."""
+        return F.sigmoid(x)
+
+
+class Tanh(Activation):
+    """The hyperbolic tangent."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elementwise."""
+        return F.tanh(x)
+
+
+class Identity(Activation):
+    """No activation at all."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elementwise."""
+        return x
+
+
 class FeedForward(nn.Module):
-    """Base of the feed-forwards: (B, T, D) -> (B, T, D) and auxiliary losses.
+    """Base of the feed-forwards: (B, T, D) -> (B, T, D), and what is to be reported beside it.
+
+    Where all weights sit in ``Linear`` products, a feed-forward can also be the expert of a ``MixtureOfExperts``.
 
     Args:
         dims: Sizes.
@@ -69,7 +92,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.dims = dims
 
-    def forward(self, x: Float[Tensor, "B T D"], context: Context) -> tuple[Float[Tensor, "B T D"], Losses]:
+    def forward(self, x: Float[Tensor, "B T D"], context: Context) -> tuple[Float[Tensor, "B T D"], Auxiliary]:
         """Maps each token; ``context`` knows which of them are padding."""
         raise NotImplementedError
 
@@ -89,9 +112,9 @@ class MLP(FeedForward):
         self.activation = activation()
         self.down = ResidualLinear(dims.ff_size, dims.d_model, bias=bias)
 
-    def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Losses]:
+    def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Auxiliary]:
         """See the base class."""
-        return self.down(self.activation(self.up(x))), {}
+        return self.down(self.activation(self.up(x))), Auxiliary.none()
 
 
 class Gated(FeedForward):
@@ -113,9 +136,45 @@ class Gated(FeedForward):
         self.activation = activation()
         self.down = ResidualLinear(width, dims.d_model, bias=bias)
 
-    def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Losses]:
+    def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Auxiliary]:
         """See the base class."""
-        return self.down(self.activation(self.gate(x)) * self.up(x)), {}
+        return self.down(self.activation(self.gate(x)) * self.up(x)), Auxiliary.none()
+
+
+class GLU(Gated):
+    """Gated by a sigmoid: the original (Dauphin et al., 2017, arXiv:1612.08083).
+
+    Args:
+        dims: Sizes.
+        bias: Whether the products have a bias.
+    """
+
+    def __init__(self, dims: Dims, bias: bool = False) -> None:
+        super().__init__(dims, Sigmoid, bias)
+
+
+class Bilinear(Gated):
+    """Gated by the gate's product itself, without any activation (Shazeer, 2020).
+
+    Args:
+        dims: Sizes.
+        bias: Whether the products have a bias.
+    """
+
+    def __init__(self, dims: Dims, bias: bool = False) -> None:
+        super().__init__(dims, Identity, bias)
+
+
+class ReGLU(Gated):
+    """Gated by ReLU (Shazeer, 2020).
+
+    Args:
+        dims: Sizes.
+        bias: Whether the products have a bias.
+    """
+
+    def __init__(self, dims: Dims, bias: bool = False) -> None:
+        super().__init__(dims, ReLU, bias)
 
 
 class SwiGLU(Gated):

@@ -1,14 +1,20 @@
 """Normalisation of the residual stream."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_transformer.dims import Dims
+from lit_transformer.blocks.context import Context
+from lit_transformer.blocks.recomputing import is_recomputing
+from lit_transformer.dims import Dims, SizeError
 
 
 class Norm(nn.Module):
-    """Base of the norms: (B, T, D) -> (B, T, D). Statistics are taken in float32, also under autocast.
+    """Base of the norms: (B, T, D) -> (B, T, D), or queries and keys (B, H, T, K) -> (B, H, T, K).
+
+    Statistics are taken in float32 at least, also under autocast; the output has the type of the input.
 
     Args:
         dims: ``d_model`` is the size that is normalised.
@@ -18,13 +24,24 @@ class Norm(nn.Module):
         super().__init__()
         self.size = dims.d_model
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalises the last dimension."""
+    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
+        """Normalises the last dimension; ``context`` knows which tokens are padding."""
         raise NotImplementedError
 
     def initialise_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> None:
         """Scales start at one, shifts at zero."""
         nn.init.constant_(parameter, 1.0 if name == "weight" else 0.0)
+
+
+NormFactory = Callable[[Dims], Norm]
+
+
+class NoNorm(Norm):
+    """Leaves everything as it is: what stands behind the last layer of a post-norm stack."""
+
+    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
+        """(..., D) -> (..., D)."""
+        return x
 
 
 class LayerNorm(Norm):
@@ -42,9 +59,9 @@ class LayerNorm(Norm):
         self.weight = nn.Parameter(torch.ones(self.size))
         self.bias = nn.Parameter(torch.zeros(self.size)) if bias else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         """(..., D) -> (..., D)."""
-        return F.layer_norm(x, (self.size,), self.weight, self.bias, self.eps)
+        return F.layer_norm(x, (self.size,), self.weight, self.bias, self.eps).to(x.dtype)
 
 
 class RMSNorm(Norm):
@@ -60,6 +77,97 @@ class RMSNorm(Norm):
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(self.size))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         """(..., D) -> (..., D)."""
-        return F.rms_norm(x, (self.size,), self.weight, self.eps)
+        return F.rms_norm(x, (self.size,), self.weight, self.eps).to(x.dtype)
+
+
+class DynamicTanh(Norm):
+    """``tanh(a x)`` with a learned steepness in place of a norm (Zhu et al., 2025, arXiv:2503.10622).
+
+    Args:
+        dims: Sizes.
+        alpha: Where the steepness starts.
+    """
+
+    def __init__(self, dims: Dims, alpha: float = 0.5) -> None:
+        super().__init__(dims)
+        self.start = alpha
+        self.alpha = nn.Parameter(torch.full((1,), alpha))
+        self.weight = nn.Parameter(torch.ones(self.size))
+        self.bias = nn.Parameter(torch.zeros(self.size))
+
+    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
+        """(..., D) -> (..., D)."""
+        return (torch.tanh(self.alpha * x) * self.weight + self.bias).to(x.dtype)
+
+    def initialise_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> None:
+        """The steepness starts where it was told to."""
+        if name == "alpha":
+            nn.init.constant_(parameter, self.start)
+        else:
+            super().initialise_parameter(name, parameter, generator)
+
+
+class BatchNorm(Norm):
+    """Batch normalisation over tokens (Ioffe & Szegedy, 2015, arXiv:1502.03167), padding left out.
+
+    In training each feature is normalised over all tokens of the batch, later ones included: a language model sees
+    the future through the statistics. In evaluation the running statistics stand in, which are the first process's
+    where there are several.
+
+    Args:
+        dims: Sizes.
+        eps: Added to the variance.
+        momentum: Share of the newest batch in the running statistics.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, dims: Dims, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__(dims)
+        if not 0 < momentum <= 1:
+            raise SizeError("momentum", f"{momentum} is no share; valid: above 0, up to 1")
+        self.eps = eps
+        self.momentum = momentum
+        self.weight = nn.Parameter(torch.ones(self.size))
+        self.bias = nn.Parameter(torch.zeros(self.size))
+        self.register_buffer("mean", torch.zeros(self.size, dtype=torch.float32))
+        self.register_buffer("variance", torch.ones(self.size, dtype=torch.float32))
+
+    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
+        """(..., D) -> (..., D)."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        mean, variance = self.mean.to(dtype), self.variance.to(dtype)
+        if self.training:
+            mean, variance = self._statistics(x.to(dtype), context)
+        y = (x.to(dtype) - mean) * (variance + self.eps).rsqrt()
+        return (y * self.weight + self.bias).to(x.dtype)
+
+    def _statistics(self, x: Tensor, context: Context | None) -> tuple[Tensor, Tensor]:
+        """Mean and variance over the real tokens; the running ones move towards them."""
+        real = None if context is None else context.real
+        over = tuple(range(x.ndim - 1))
+        if real is None:
+            count = torch.tensor(float(x[..., 0].numel()), device=x.device)
+            variance, mean = torch.var_mean(x, over, correction=0)
+        else:
+            weight = real[:, None, :, None] if x.ndim == 4 else real[..., None]
+            weight = weight.expand(*x.shape[:-1], 1).to(x.dtype)
+            count = weight.sum()
+            mean = (x * weight).sum(over) / count.clamp(min=1)
+            variance = ((x - mean).square() * weight).sum(over) / count.clamp(min=1)
+        if not is_recomputing():
+            # Without a branch on the number of tokens, which an accelerator would have to be waited for.
+            momentum = torch.where(count > 1, self.momentum, 0.0).to(self.mean.dtype)
+            unbiased = variance.detach() * (count / (count - 1).clamp(min=1))
+            with torch.no_grad():
+                self.mean.lerp_(mean.detach().to(self.mean.dtype), momentum)
+                self.variance.lerp_(unbiased.to(self.variance.dtype), momentum)
+        return mean, variance
+
+    def initialise_buffers(self) -> None:
+        """Mean zero, variance one."""
+        self.mean.zero_()
+        self.variance.fill_(1.0)

@@ -7,9 +7,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from lit_transformer.blocks.auxiliary import Auxiliary
 from lit_transformer.blocks.cache import Cache
 from lit_transformer.blocks.context import Context, Visibility
-from lit_transformer.blocks.feed_forward import Losses
 from lit_transformer.blocks.kernels import Kernel, SdpaKernel
 from lit_transformer.blocks.layer import Layer
 from lit_transformer.blocks.masks import Causal, Mask, Sites
@@ -48,6 +48,8 @@ class Stack(nn.Module):
         self.kernel = kernel or SdpaKernel()
         self.layers = nn.ModuleList(pattern[i % len(pattern)](dims) for i in range(dims.n_layers))
         self.norm = self._layers[-1].final_norm(dims)
+        for each in self._layers:
+            each.check(self.mask, self.position)
         for position_in_use in (self.position, *(each.own_position for each in self._layers)):
             if position_in_use is not None and position_in_use.has_bias and not self.kernel.takes_bias:
                 raise SizeError("kernel", f"{type(self.kernel).__name__} cannot add the bias that position "
@@ -65,7 +67,7 @@ class Stack(nn.Module):
         prefix: Tensor | None = None,
         cache: Cache | None = None,
         drop: Callable[[Tensor], Tensor] | None = None,
-    ) -> tuple[Tensor, Cache | None, Losses]:
+    ) -> tuple[Tensor, Cache | None, Auxiliary]:
         """Runs embeddings (B, T, D) through all layers.
 
         Args:
@@ -77,7 +79,7 @@ class Stack(nn.Module):
             drop: Dropout of the embedded stream, applied once the position has acted on it.
 
         Returns:
-            The stream (B, T, D) after the final norm, the advanced cache, and the auxiliary losses.
+            The stream (B, T, D) after the final norm, the advanced cache, auxiliary losses and statistics.
         """
         start = cache.length if cache else 0
         index = torch.arange(start, start + x.shape[1], device=x.device).unsqueeze(0)
@@ -96,19 +98,18 @@ class Stack(nn.Module):
         shared = self._context(self.position, self.mask, q, k, positions, k_positions, start)
         x = self.position.embed(x, shared.q_state)
         x = drop(x) if drop else x
-        losses: Losses = {}
+        reports: list[Auxiliary] = []
         contexts: dict[tuple[int, Mask], Context] = {(id(self.position), self.mask): shared}
         for i, layer in enumerate(self._layers):
             position, mask = layer.own_position or self.position, layer.own_mask or self.mask
             key = (id(position), mask)
             if key not in contexts:
                 contexts[key] = self._context(position, mask, q, k, positions, k_positions, start)
-            x, layer_cache, extra = layer(x, contexts[key], cache.layers[i] if cache else None)
+            x, layer_cache, report = layer(x, contexts[key], cache.layers[i] if cache else None)
             if cache is not None:
                 cache.layers[i] = layer_cache
-            for name, value in extra.items():
-                losses[name] = losses.get(name, 0) + value
-        return self.norm(x), cache, losses
+            reports.append(report)
+        return self.norm(x, shared), cache, Auxiliary.of_layers(reports)
 
     def _context(
         self, position: Position, mask: Mask, q: Sites, k: Sites, positions: Tensor, k_positions: Tensor, start: int

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lit_transformer.blocks.auxiliary import Auxiliary
 from lit_transformer.blocks.cache import Cache
 from lit_transformer.blocks.embedding import Head
 from lit_transformer.dims import Dims
@@ -19,19 +20,29 @@ class Output:
         hidden: The stream (B, T, D) after the last norm; losses that never hold all logits start from here.
         head: Makes logits of it.
         cache: The advanced decoding state, if one was handed in.
-        losses: Auxiliary losses by name.
+        auxiliary: Losses and statistics that the layers report.
     """
 
     hidden: Float[Tensor, "B T D"]
     head: Head
     cache: Cache | None = None
-    losses: dict[str, Tensor] = field(default_factory=dict)
+    auxiliary: Auxiliary = field(default_factory=Auxiliary.none)
 
     @property
     def logits(self) -> Float[Tensor, "B T V"]:
         """Scores of every token of the vocabulary."""
         logits: Tensor = self.head(self.hidden)
         return logits
+
+    @property
+    def losses(self) -> dict[str, Tensor]:
+        """Auxiliary losses by name, weighted: the task adds them to its own."""
+        return self.auxiliary.losses
+
+    @property
+    def stats(self) -> dict[str, Tensor]:
+        """What may be logged, by name: detached; a vector has one entry per expert."""
+        return self.auxiliary.stats
 
 
 class Network(nn.Module):

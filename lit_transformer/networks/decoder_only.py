@@ -75,8 +75,8 @@ class DecoderOnly(Network):
             cache: What earlier calls left; the new tokens come behind.
         """
         x = self.embedding(tokens)
-        x, cache, losses = self.stack(x, positions, documents, None, cache, self.embedding.drop)
-        return Output(x, self.head, cache, losses)
+        x, cache, auxiliary = self.stack(x, positions, documents, None, cache, self.embedding.drop)
+        return Output(x, self.head, cache, auxiliary)
 
     def new_cache(
         self, batch: int, max_len: int, dtype: torch.dtype | None = None, device: torch.device | None = None

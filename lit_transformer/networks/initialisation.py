@@ -55,13 +55,17 @@ class DepthScaled(Normal):
     def draw(self, module: nn.Module, name: str, parameter: Tensor, n_layers: int, generator: torch.Generator) -> None:
         """See the base class."""
         super().draw(module, name, parameter, n_layers, generator)
-        if isinstance(module, ResidualLinear) and parameter.ndim >= 2:
+        if isinstance(module, ResidualLinear) and module.gain is None and parameter.ndim >= 2:
             parameter.mul_(1 / math.sqrt(2 * n_layers))
 
 
 @torch.no_grad()
 def initialise(network: nn.Module, scheme: Initialisation, seed: int, n_layers: int) -> None:
-    """Draws every parameter of the network from the seed and its name; shared ones once, under their first name."""
+    """Draws every parameter of the network from the seed and its name; shared ones once, under their first name.
+
+    A module's ``initialise_parameter`` goes before the scheme; its ``initialise_buffers`` sets running statistics and
+    counts, which are garbage after a network was built on the meta device.
+    """
     seen: set[int] = set()
     for path, module in network.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -74,3 +78,9 @@ def initialise(network: nn.Module, scheme: Initialisation, seed: int, n_layers: 
                 rule(name, parameter, generator)
             else:
                 scheme.draw(module, name, parameter, n_layers, generator)
+                gain = getattr(module, "gain", None)
+                if gain is not None:
+                    parameter.mul_(gain)
+        reset = getattr(module, "initialise_buffers", None)
+        if reset is not None:
+            reset()
