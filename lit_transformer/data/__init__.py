@@ -1,0 +1,1 @@
+"""Data: corpora, tokenizers, the token cache, packing, loaders and the DataModules that join them."""

@@ -1,0 +1,205 @@
+"""Loaders: the order of samples, its division among ranks, and the place to go on from."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from lit_transformer.data.batch import PADDING, LanguageBatch
+from lit_transformer.data.packing import PackedBlocks, seeded
+from lit_transformer.data.token_file import Ints
+from lit_transformer.errors import UserError
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of each batch a process gets.
+
+    Args:
+        rank: This process among those that see different data.
+        world_size: Their number.
+        accumulate: Number of batches that gradients are accumulated over before an optimizer step.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    accumulate: int = 1
+
+
+class SampleOrder:
+    """An endless sequence of samples: a permutation of all of them, then another one, ...
+
+    The sample at a place is a pure function of (seed, epoch, index in the epoch), with place = epoch * count + index:
+    the number of ranks, workers and the batch size have no part in it.
+
+    Args:
+        count: Number of samples in an epoch.
+        seed: What the permutations depend on beside the epoch.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count = count
+        self.seed = seed
+        self._epoch = -1
+        self._permutation: Ints = np.zeros(0, np.int64)
+
+    def __call__(self, first: int, stop: int) -> Ints:
+        """The ids, ``epoch * count + sample``, of the places from ``first`` up to ``stop``."""
+        parts = []
+        while first < stop:
+            epoch, index = divmod(first, self.count)
+            if epoch != self._epoch:
+                self._epoch, self._permutation = epoch, seeded(self.seed, epoch, 0).permutation(self.count)
+            part = self._permutation[index : index + stop - first]
+            parts.append(epoch * self.count + part)
+            first += len(part)
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+class _Batches:
+    """A dataset whose items are whole batches, asked for by (ids, window_tokens)."""
+
+    def __init__(self, blocks: PackedBlocks) -> None:
+        self.blocks = blocks
+
+    def __getitem__(self, wanted: tuple[Ints, int | None]) -> LanguageBatch:
+        return self.blocks.batch(*wanted)
+
+
+def _batches(blocks: PackedBlocks, wanted: Iterator[tuple[Ints, int | None]], num_workers: int) -> Any:
+    # A generator of its own: a DataLoader without one draws its workers' seed from the global generator, and the run
+    # would go on with other numbers after a resume.
+    return DataLoader(
+        _Batches(blocks),  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=wanted,  # type: ignore[arg-type]
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),
+    )
+
+
+class TrainLoader:
+    """Batches of training samples, without end: an epoch of the Trainer goes on where the last one stopped.
+
+    A window is what one optimizer step sees: ``accumulate`` batches on each rank. ``len`` is as many whole windows as
+    one pass over the blocks holds (at least one), so the Trainer, which steps at the last batch of an epoch, never
+    steps on part of a window. What is left of a pass opens the next epoch; windows run across passes.
+
+    The state is the number of samples delivered on all ranks: a run can go on with other ranks, workers or batch size.
+
+    Args:
+        blocks: The samples.
+        batch_size: Number of rows on each rank.
+        seed: Decides the order.
+        share: The part of this process.
+        num_workers: Number of worker processes; 0 reads in this one.
+    """
+
+    def __init__(
+        self, blocks: PackedBlocks, batch_size: int, seed: int, share: Share = Share(), num_workers: int = 0
+    ) -> None:
+        self.blocks = blocks
+        self.batch_size = batch_size
+        self.share = share
+        self.num_workers = num_workers
+        self.order = SampleOrder(len(blocks), seed)
+        self.samples = 0
+        self._epoch_start = 0
+        self._goes_on = False
+
+    @property
+    def global_batch(self) -> int:
+        """Number of samples in a batch, on all ranks."""
+        return self.batch_size * self.share.world_size
+
+    @property
+    def window(self) -> int:
+        """Number of samples in an optimizer step, on all ranks."""
+        return self.global_batch * self.share.accumulate
+
+    def __len__(self) -> int:
+        return max(1, len(self.blocks) // self.window) * self.share.accumulate
+
+    def __iter__(self) -> Iterator[LanguageBatch]:
+        end = self._epoch_start + len(self) * self.global_batch
+        if not (self._goes_on and self.samples < end):
+            # Here, not after the last yield: the Trainer does not run a loader that has a length to its end.
+            self._epoch_start, end = self.samples, self.samples + len(self) * self.global_batch
+        self._goes_on = False
+        for batch in _batches(self.blocks, self._wanted(self.samples, end), self.num_workers):
+            self.samples += self.global_batch
+            yield batch
+
+    def _wanted(self, first: int, end: int) -> Iterator[tuple[Ints, int | None]]:
+        start = self._epoch_start + (first - self._epoch_start) // self.window * self.window
+        for window_start in range(start, end, self.window):
+            ids = self.order(window_start, window_start + self.window)
+            tokens = int(self.blocks.target_counts(ids).sum())
+            for batch in range(self.share.accumulate):
+                at = batch * self.global_batch
+                if window_start + at >= first:
+                    mine = at + self.share.rank * self.batch_size
+                    yield ids[mine : mine + self.batch_size], tokens
+
+    def state_dict(self) -> dict[str, int]:
+        """Where to go on: plain integers, the same on all ranks."""
+        return {
+            "samples": self.samples,
+            "epoch_start": self._epoch_start,
+            "global_batch": self.global_batch,
+            "accumulate": self.share.accumulate,
+            "epoch_size": len(self.blocks),
+            "seed": self.order.seed,
+        }
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Goes on after the samples delivered before.
+
+        Raises:
+            UserError: The data, the block size or the seed are others, so that the place means nothing here.
+        """
+        for key, here in (("epoch_size", len(self.blocks)), ("seed", self.order.seed)):
+            if state[key] != here:
+                raise UserError(
+                    f"data: cannot go on where the checkpoint stopped: its {key} is {state[key]}, here it is {here}; "
+                    "keep corpus, tokenizer, block_size and seed, or start from its weights with --init_from"
+                )
+        self.samples = state["samples"]
+        self._epoch_start = state["epoch_start"]
+        # With other batches the epoch is another one: it starts here.
+        self._goes_on = (state["global_batch"], state["accumulate"]) == (self.global_batch, self.share.accumulate)
+
+
+class EvaluationLoader:
+    """Each sample once, in order, dealt out to the ranks; all ranks get equally many rows.
+
+    Where the samples do not come out even, the last row of some ranks is padding: no target, no document, id -1.
+
+    Args:
+        blocks: The samples, on a ``FixedGrid``.
+        batch_size: Number of rows on each rank.
+        share: The part of this process.
+        num_workers: Number of worker processes; 0 reads in this one.
+    """
+
+    def __init__(
+        self, blocks: PackedBlocks, batch_size: int, share: Share = Share(), num_workers: int = 0
+    ) -> None:
+        self.blocks = blocks
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        rows = -(-len(blocks) // share.world_size)
+        ids = np.arange(share.rank, rows * share.world_size, share.world_size, dtype=np.int64)
+        self.ids: Ints = np.where(ids < len(blocks), ids, PADDING)
+
+    def __len__(self) -> int:
+        return -(-len(self.ids) // self.batch_size)
+
+    def __iter__(self) -> Iterator[LanguageBatch]:
+        starts = range(0, len(self.ids), self.batch_size)
+        wanted = ((self.ids[start : start + self.batch_size], None) for start in starts)
+        yield from _batches(self.blocks, wanted, self.num_workers)
