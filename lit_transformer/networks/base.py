@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from lit_transformer.blocks.auxiliary import Auxiliary
 from lit_transformer.blocks.cache import Cache
 from lit_transformer.blocks.embedding import Head
+from lit_transformer.blocks.linear import Linear
 from lit_transformer.dims import Dims
 from lit_transformer.vocabulary import Vocabulary
 
@@ -61,3 +62,14 @@ class Network(nn.Module):
     def parameter_count(self) -> int:
         """Number of parameters, shared ones once."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+    def flops_per_token(self, length: int) -> float:
+        """FLOPs that training needs per token of sequences of ``length``: forward and backward, nothing recomputed.
+
+        Six per weight that takes part in a product and 12 x layers x H x K x T for the scores and their use, which counts
+        the causal half in full: the convention of PaLM (Chowdhery et al., 2022, arXiv:2204.02311, appendix B).
+        """
+        weights = sum(p.numel() for m in self.modules() if isinstance(m, Linear) for p in m.parameters(recurse=False))
+        weights += sum(m.weight.numel() for m in self.modules() if isinstance(m, Head))
+        dims = self.dims
+        return 6 * weights + 12 * dims.n_layers * dims.n_heads * dims.head_size * length
