@@ -12,15 +12,55 @@ from lit_transformer.blocks.embedding import Embedding, Head, LinearHead, Scaled
 from lit_transformer.blocks.feed_forward import GEGLU, MLP, FeedForward, SwiGLU
 from lit_transformer.blocks.kernels import EagerKernel, Kernel, SdpaKernel
 from lit_transformer.blocks.layer import Layer
-from lit_transformer.blocks.masks import Causal, Documents, Full, Mask, Sites
+from lit_transformer.blocks.masks import (
+    And,
+    BigBird,
+    BlockSparse,
+    Causal,
+    Dilated,
+    Documents,
+    FixedSparse,
+    Full,
+    GlobalTokens,
+    Mask,
+    Or,
+    PrefixCausal,
+    Sinks,
+    Sites,
+    SlidingWindow,
+)
 from lit_transformer.blocks.norms import LayerNorm, Norm, RMSNorm
-from lit_transformer.blocks.position import ALiBi, Learned, NoPosition, Position, RoPE, Sinusoidal
+from lit_transformer.blocks.position import (
+    FIRE,
+    NTK,
+    ALiBi,
+    CausalRelativeBias,
+    CoPE,
+    DynamicNTK,
+    InterpolatedLearned,
+    Learned,
+    LinearScaling,
+    Llama3Scaling,
+    NoPosition,
+    Position,
+    Randomised,
+    RelativeBias,
+    RoPE,
+    Scaling,
+    Shaw,
+    Sinusoidal,
+    XPos,
+    YaRN,
+)
 from lit_transformer.blocks.residual import PostNorm, PreNorm, Residual
 from lit_transformer.blocks.stack import Stack
 
 __all__ = [
-    "GEGLU", "MLP", "ALiBi", "Attention", "Cache", "Causal", "Context", "Documents", "EagerKernel", "Embedding",
-    "FeedForward", "Full", "Head", "Kernel", "Layer", "LayerCache", "LayerNorm", "Learned", "LinearHead", "Mask",
-    "NoPosition", "Norm", "Position", "PostNorm", "PreNorm", "RMSNorm", "Residual", "RoPE", "ScaledEmbedding",
-    "SdpaKernel", "Sinusoidal", "Sites", "Stack", "SwiGLU", "TiedHead", "Visibility",
+    "FIRE", "GEGLU", "MLP", "NTK", "ALiBi", "And", "Attention", "BigBird", "BlockSparse", "Cache", "Causal",
+    "CausalRelativeBias", "CoPE", "Context", "Dilated", "Documents", "DynamicNTK", "EagerKernel", "Embedding",
+    "FeedForward", "FixedSparse", "Full", "GlobalTokens", "Head", "InterpolatedLearned", "Kernel", "Layer",
+    "LayerCache", "LayerNorm", "Learned", "LinearHead", "LinearScaling", "Llama3Scaling", "Mask", "NoPosition",
+    "Norm", "Or", "Position", "PostNorm", "PreNorm", "PrefixCausal", "RMSNorm", "Randomised", "RelativeBias",
+    "Residual", "RoPE", "ScaledEmbedding", "Scaling", "SdpaKernel", "Shaw", "Sinks", "Sinusoidal", "Sites",
+    "SlidingWindow", "Stack", "SwiGLU", "TiedHead", "Visibility", "XPos", "YaRN",
 ]  # fmt: skip

@@ -91,12 +91,8 @@ class Attention(BaseAttention):
         q, k, v = self._heads(self.query(x)), self._heads(self.key(x)), self._heads(self.value(x))
         if self.query_norm is not None and self.key_norm is not None:
             q, k = self.query_norm(q, context), self.key_norm(k, context)
-        q, k = context.position.rotate(q, k, context.q_state)
-        if cache is not None:
-            k, v = cache.append(k, v, context.cache_start)
-        bias = context.position.bias(q, k, context.q_state, context.k_state)
-        dropout = self.dropout if self.training else 0.0
-        y = context.kernel(q, k, v, context.visible, bias, dropout)
+        q, k, v = context.remember(q, k, v, cache)
+        y = context.attend(q, k, v, self.dropout if self.training else 0.0)
         return self.output(y.transpose(1, 2).flatten(2)), cache
 
     def new_cache(self, batch: int, max_len: int, device: torch.device, dtype: torch.dtype) -> LayerCache:

@@ -44,15 +44,17 @@ class Cache:
         length: Number of tokens seen.
         positions: (B, S) positions of the tokens seen.
         documents: (B, S), -1 for padding; None as long as no call named documents.
+        prefix: (B, S), True where everybody sees the token; None as long as no call named a prefix.
     """
 
     layers: list[LayerCache]
     positions: Tensor
     length: int = 0
     documents: Tensor | None = None
+    prefix: Tensor | None = None
 
-    def advanced(self, positions: Tensor, documents: Tensor | None) -> "Cache":
-        """This cache after T more tokens with the given (B, T) positions and documents."""
+    def advanced(self, positions: Tensor, documents: Tensor | None, prefix: Tensor | None = None) -> "Cache":
+        """This cache after T more tokens with the given (B, T) positions, documents and prefix."""
         batch, start, end = self.positions.shape[0], self.length, self.length + positions.shape[-1]
         if end > self.positions.shape[-1]:
             raise IndexError(f"the cache holds {self.positions.shape[-1]} tokens and {end} are wanted")
@@ -62,13 +64,19 @@ class Cache:
             stored = torch.zeros_like(self.positions)
         if stored is not None:
             stored[:, start:end] = 0 if documents is None else documents.expand(batch, -1)
-        return replace(self, length=end, documents=stored)
+        common = self.prefix
+        if prefix is not None and common is None:
+            common = torch.zeros_like(self.positions, dtype=torch.bool)
+        if common is not None:
+            common[:, start:end] = False if prefix is None else prefix
+        return replace(self, length=end, documents=stored, prefix=common)
 
     def reorder(self, index: Tensor) -> "Cache":
         """The rows of a new batch taken from this one's (beam search)."""
         documents = None if self.documents is None else self.documents[index]
+        prefix = None if self.prefix is None else self.prefix[index]
         layers = [layer.reorder(index) for layer in self.layers]
-        return Cache(layers, self.positions[index], self.length, documents)
+        return Cache(layers, self.positions[index], self.length, documents, prefix)
 
     @property
     def nbytes(self) -> int:

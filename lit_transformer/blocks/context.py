@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Tensor
 
-from lit_transformer.blocks.masks import Documents, Mask, Sites
+from lit_transformer.blocks.masks import Documents, Mask, MaskMod, Sites, Tiles, mask_mod, plain_tiles, tiles
 
 if TYPE_CHECKING:
+    from lit_transformer.blocks.cache import LayerCache
     from lit_transformer.blocks.kernels import Kernel
     from lit_transformer.blocks.position import Position
 
@@ -28,6 +30,7 @@ class Visibility:
         self.q = q
         self.k = k
         self._q_len, self._k_len = q.index.shape[-1], k.index.shape[-1]
+        self._tiles: dict[tuple[int, int], Tiles] = {}
 
     @property
     def hides_nothing(self) -> bool:
@@ -37,7 +40,7 @@ class Visibility:
     @property
     def is_causal(self) -> bool:
         """The plain lower triangle over a square: the case that kernels have a fast path for."""
-        return self.mask.is_causal() and self._q_len == self._k_len
+        return self._q_len == self._k_len and self.mask.is_causal(self._k_len)
 
     @cached_property
     def dense(self) -> Bool[Tensor, "B T S"]:
@@ -54,6 +57,24 @@ class Visibility:
         q = self.q.map(lambda field: field[..., rows])
         k = self.k.map(lambda field: field[..., columns])
         return self.mask.allowed(q.queries(), k.keys())
+
+    def tiles(self, rows: int, columns: int) -> Tiles:
+        """Which tiles of ``rows`` queries x ``columns`` keys hold anything visible, and which hold nothing hidden.
+
+        Rows without documents and prefix share one answer per mask and lengths, on the CPU; the others' is computed
+        anew, where the documents are.
+        """
+        if self.k.document is None and self.k.prefix is None:
+            start = self._k_len - self._q_len
+            return plain_tiles(self.mask, start, self._q_len, self._k_len, rows, columns)
+        if (rows, columns) not in self._tiles:
+            self._tiles[rows, columns] = tiles(self.mask, self.q, self.k, rows, columns)
+        return self._tiles[rows, columns]
+
+    @property
+    def mask_mod(self) -> MaskMod:
+        """The predicate over single indices, for flex attention."""
+        return mask_mod(self.mask, self.q, self.k)
 
 
 @dataclass
@@ -85,3 +106,26 @@ class Context:
         """True for tokens that are not padding; None: all of them."""
         document = self.visible.q.document
         return None if document is None else document >= 0
+
+    def remember(self, q: Tensor, k: Tensor, v: Tensor, cache: "LayerCache | None") -> tuple[Tensor, Tensor, Tensor]:
+        """Turns new queries (B, H, T, K) and keys (B, G, T, K) by position; all keys and values so far come back.
+
+        Keys are cached turned, unless the position turns all of them anew at every step (dynamic NTK).
+        """
+        if cache is None or not self.position.turns_all_keys:
+            q, k = self.position.rotate(q, k, self.q_state, self.q_state)
+        if cache is not None:
+            k, v = cache.append(k, v, self.cache_start)
+            if self.position.turns_all_keys:
+                q, k = self.position.rotate(q, k, self.q_state, self.k_state)
+        return q, k, v
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+        """The kernel's result (B, H, T, K) for turned queries and all keys, with what the position adds."""
+        bias = self.position.bias(q, k, self.q_state, self.k_state)
+        if not self.position.has_values:
+            y: Tensor = self.kernel(q, k, v, self.visible, bias, dropout)
+            return y
+        weights = F.dropout(self.kernel.weights(q, k, self.visible, bias), dropout)
+        y = weights @ v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
+        return y + self.position.values(weights, self.q_state, self.k_state)

@@ -20,6 +20,9 @@ class Kernel(nn.Module):
     takes_bias = True
     """Whether a position that acts on the scores (ALiBi, T5) can be used with this kernel."""
 
+    takes_values = False
+    """Whether it has ``weights``, so that a position that acts on the values (Shaw) can be used with this kernel."""
+
     def forward(
         self,
         q: Float[Tensor, "B H T K"],
@@ -32,9 +35,15 @@ class Kernel(nn.Module):
         """Softmax of ``q k / sqrt(K) + bias`` over the visible keys, times ``v``."""
         raise NotImplementedError
 
+    def weights(self, q: Tensor, k: Tensor, visible: Visibility, bias: Bias | None = None) -> Tensor:
+        """Attention weights (B, H, T, S), of a kernel that ``takes_values``."""
+        raise NotImplementedError
+
 
 class EagerKernel(Kernel):
     """Step by step, with the whole T x S matrix in memory: to be read, and to be compared with."""
+
+    takes_values = True
 
     def weights(self, q: Tensor, k: Tensor, visible: Visibility, bias: Bias | None = None) -> Tensor:
         """Attention weights (B, H, T, S); softmax in float32 at least."""
@@ -45,7 +54,8 @@ class EagerKernel(Kernel):
             scores = scores + bias(EVERYTHING, EVERYTHING)
         scores = scores.masked_fill(~visible.dense.unsqueeze(1), -torch.inf)
         weights = scores.masked_fill(visible.blind.unsqueeze(1), 0.0).softmax(-1)
-        return weights.masked_fill(visible.blind.unsqueeze(1), 0.0).to(q.dtype)
+        weights = weights.masked_fill(visible.blind.unsqueeze(1), 0.0)
+        return weights.to(q.dtype)
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, visible: Visibility, bias: Bias | None = None, dropout: float = 0.0

@@ -1,7 +1,6 @@
 """Layers on one another, with the position, mask and kernel that they share."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import cast
 
 import torch
@@ -54,6 +53,9 @@ class Stack(nn.Module):
             if position_in_use is not None and position_in_use.has_bias and not self.kernel.takes_bias:
                 raise SizeError("kernel", f"{type(self.kernel).__name__} cannot add the bias that position "
                                 f"{type(position_in_use).__name__} needs; choose kernel SdpaKernel or EagerKernel")  # fmt: skip
+            if position_in_use is not None and position_in_use.has_values and not self.kernel.takes_values:
+                raise SizeError("kernel", f"{type(self.kernel).__name__} keeps no attention weights, which position "
+                                f"{type(position_in_use).__name__} needs; choose kernel EagerKernel")  # fmt: skip
 
     @property
     def _layers(self) -> list[Layer]:
@@ -82,20 +84,19 @@ class Stack(nn.Module):
             The stream (B, T, D) after the final norm, the advanced cache, auxiliary losses and statistics.
         """
         start = cache.length if cache else 0
+        dtype = torch.promote_types(x.dtype, torch.float32)
         index = torch.arange(start, start + x.shape[1], device=x.device).unsqueeze(0)
         positions = index if positions is None else positions
         if cache is not None:
-            cache = cache.advanced(positions, documents)
-        q = Sites(index, documents, prefix)
-        k = q
-        k_positions = positions
+            cache = cache.advanced(positions, documents, prefix)
+        k, k_positions = Sites(index, documents, prefix), positions
         if cache is not None:
-            k = Sites(torch.arange(cache.length, device=x.device).unsqueeze(0), None, prefix)
+            room = torch.arange(cache.positions.shape[1], device=x.device).unsqueeze(0)
+            k = Sites(room, cache.documents, cache.prefix).map(lambda field: field[:, : cache.length])
             k_positions = cache.positions[:, : cache.length]
-            if cache.documents is not None:
-                seen = cache.documents[:, : cache.length]
-                k, q = replace(k, document=seen), replace(q, document=seen[:, start:])
-        shared = self._context(self.position, self.mask, q, k, positions, k_positions, start)
+        k = k.with_start()
+        q = k.map(lambda field: field[:, start:])
+        shared = self._context(self.position, self.mask, q, k, positions, k_positions, start, dtype)
         x = self.position.embed(x, shared.q_state)
         x = drop(x) if drop else x
         reports: list[Auxiliary] = []
@@ -104,7 +105,7 @@ class Stack(nn.Module):
             position, mask = layer.own_position or self.position, layer.own_mask or self.mask
             key = (id(position), mask)
             if key not in contexts:
-                contexts[key] = self._context(position, mask, q, k, positions, k_positions, start)
+                contexts[key] = self._context(position, mask, q, k, positions, k_positions, start, dtype)
             x, layer_cache, report = layer(x, contexts[key], cache.layers[i] if cache else None)
             if cache is not None:
                 cache.layers[i] = layer_cache
@@ -112,10 +113,18 @@ class Stack(nn.Module):
         return self.norm(x, shared), cache, Auxiliary.of_layers(reports)
 
     def _context(
-        self, position: Position, mask: Mask, q: Sites, k: Sites, positions: Tensor, k_positions: Tensor, start: int
+        self,
+        position: Position,
+        mask: Mask,
+        q: Sites,
+        k: Sites,
+        positions: Tensor,
+        k_positions: Tensor,
+        start: int,
+        dtype: torch.dtype,
     ) -> Context:
-        q_state = position.prepare(positions)
-        k_state = q_state if start == 0 else position.prepare(k_positions) if position.has_bias else None
+        q_state = position.prepare(positions, dtype)
+        k_state = q_state if start == 0 else position.prepare(k_positions, dtype) if position.needs_keys else None
         return Context(Visibility(mask, q, k), position, q_state, k_state, self.kernel, start)
 
     def new_cache(

@@ -1,0 +1,36 @@
+"""What is refused when a network is built."""
+
+import torch
+
+from lit_transformer.blocks.masks.base import Mask
+from lit_transformer.blocks.masks.sites import Sites
+from lit_transformer.dims import SizeError
+
+_LOOK = 1024
+"""Tokens over which a mask is tried out; patterns of a longer period are not judged."""
+
+
+def _square(mask: Mask, length: int | None) -> torch.Tensor:
+    index = torch.arange(min(length or _LOOK, _LOOK), device="cpu")
+    return mask.allowed(Sites(index).queries(), Sites(index).keys())
+
+
+def require_visible(mask: Mask, length: int | None, key: str = "mask") -> None:
+    """Refuses a mask that hides everything from a row of ``length`` tokens.
+
+    Raises:
+        SizeError: Nothing is visible.
+    """
+    if not _square(mask, length).any():
+        raise SizeError(key, f"{mask!r} hides every token from every other; loosen it or join its parts with Or")
+
+
+def require_causal(mask: Mask, length: int | None, key: str = "mask") -> None:
+    """Refuses a mask that shows a decoder the tokens it is to predict.
+
+    Raises:
+        SizeError: A token sees a later one.
+    """
+    if bool(_square(mask, length).triu(1).any()):
+        raise SizeError(key, f"{mask!r} lets tokens see later ones, which a decoder is to predict; "
+                        "write And([Causal, ...]) around it")  # fmt: skip

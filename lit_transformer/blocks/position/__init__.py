@@ -1,0 +1,25 @@
+"""Position encodings: how attention gets to know where a token stands. One class and one line of a recipe each."""
+
+from lit_transformer.blocks.position.absolute import InterpolatedLearned, Learned, Sinusoidal
+from lit_transformer.blocks.position.alibi import ALiBi, alibi_slopes
+from lit_transformer.blocks.position.base import Bias, NoPosition, Position
+from lit_transformer.blocks.position.cope import CoPE
+from lit_transformer.blocks.position.fire import FIRE
+from lit_transformer.blocks.position.randomised import Randomised
+from lit_transformer.blocks.position.relative import CausalRelativeBias, RelativeBias, Shaw
+from lit_transformer.blocks.position.rotary import RoPE, XPos
+from lit_transformer.blocks.position.scaling import (
+    NTK,
+    DynamicNTK,
+    LinearScaling,
+    Llama3Scaling,
+    Scaling,
+    Stretch,
+    YaRN,
+)
+
+__all__ = [
+    "FIRE", "NTK", "ALiBi", "Bias", "CausalRelativeBias", "CoPE", "DynamicNTK", "InterpolatedLearned", "Learned",
+    "LinearScaling", "Llama3Scaling", "NoPosition", "Position", "Randomised", "RelativeBias", "RoPE", "Scaling", "Shaw",
+    "Sinusoidal", "Stretch", "XPos", "YaRN", "alibi_slopes",
+]  # fmt: skip
