@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -58,6 +59,12 @@ class Network(nn.Module):
         super().__init__()
         self.vocabulary = vocabulary
         self.dims = dims
+
+    def new_cache(
+        self, batch: int, max_len: int, dtype: torch.dtype | None = None, device: torch.device | None = None
+    ) -> Cache:
+        """An empty decoding state for ``batch`` rows of up to ``max_len`` tokens."""
+        raise NotImplementedError(f"{type(self).__name__} does not decode")
 
     def parameter_count(self) -> int:
         """Number of parameters, shared ones once."""

@@ -1,0 +1,24 @@
+"""Decoding: one loop over a network and its cache, and the objects that steer it."""
+
+from lit_transformer.generation.decoding import Completion, generate
+from lit_transformer.generation.runner import Runner
+from lit_transformer.generation.samplers import (
+    Choice,
+    Greedy,
+    History,
+    LogitsProcessor,
+    MinP,
+    Multinomial,
+    Sampler,
+    Temperature,
+    TopK,
+    TopP,
+    sampler_of,
+)
+from lit_transformer.generation.streaming import StopStrings, TextStream
+from lit_transformer.generation.text import complete, sample_text
+
+__all__ = [
+    "Choice", "Completion", "Greedy", "History", "LogitsProcessor", "MinP", "Multinomial", "Runner", "Sampler",
+    "StopStrings", "Temperature", "TextStream", "TopK", "TopP", "complete", "generate", "sample_text", "sampler_of",
+]  # fmt: skip

@@ -1,0 +1,91 @@
+"""A network and its cache as one thing: growing rows of tokens in, scores of the next token out."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lit_transformer.blocks.cache import Cache
+from lit_transformer.networks.base import Network
+
+PADDING = -1
+"""The document of a place that holds no token."""
+
+
+@contextmanager
+def evaluating(network: Network) -> Iterator[None]:
+    """Dropout off; every module's own mode comes back afterwards."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def left_padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of different lengths as tokens, documents and positions (R, N); padding stands on the left."""
+    width = max(map(len, rows))
+    tokens = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows], device=device)
+    padding = torch.tensor([width - len(row) for row in rows], device=device).unsqueeze(1)
+    positions = torch.arange(width, device=device).unsqueeze(0) - padding
+    return tokens, positions.clamp(min=PADDING, max=0), positions.clamp(min=0)
+
+
+class Runner:
+    """Feeds rows of tokens to a network, with a preallocated cache, and gives the scores of what comes next.
+
+    Args:
+        network: A decoder-only network.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.device = next(network.parameters()).device
+        self.cache: Cache | None = None
+        self._positions: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        """Number of places of the cache in use, padding included."""
+        return 0 if self.cache is None else self.cache.length
+
+    def prefill(self, rows: Sequence[Sequence[int]], capacity: int) -> Float[Tensor, "R V"]:
+        """Starts anew with these rows and room for ``capacity`` tokens; returns the scores of their next tokens."""
+        # Under autocast keys come in its type, and attention wants queries and keys alike.
+        kind = self.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        cache = self.network.new_cache(len(rows), capacity, dtype, self.device)
+        tokens, documents, positions = left_padded(rows, self.device)
+        if min(map(len, rows)) == tokens.shape[1]:
+            # Without padding nothing is said about documents and positions, and kernels take their fast paths.
+            self._positions = None
+            output = self.network(tokens, cache=cache)
+        else:
+            self._positions = positions[:, -1:] + 1
+            output = self.network(tokens, documents=documents, positions=positions, cache=cache)
+        self.cache = output.cache
+        return self._scores(output.head, output.hidden)
+
+    def step(self, tokens: Int[Tensor, " R"]) -> Float[Tensor, "R V"]:
+        """One more token for each row; returns the scores of the ones after them."""
+        output = self.network(tokens.unsqueeze(1), positions=self._positions, cache=self.cache)
+        self.cache = output.cache
+        if self._positions is not None:
+            self._positions += 1
+        return self._scores(output.head, output.hidden)
+
+    def reorder(self, index: Int[Tensor, " R"]) -> None:
+        """Goes on with these rows of the present ones: copies for samples, survivors of a beam."""
+        assert self.cache is not None
+        self.cache = self.cache.reorder(index)
+        if self._positions is not None:
+            self._positions = self._positions[index]
+
+    @staticmethod
+    def _scores(head: torch.nn.Module, hidden: Tensor) -> Tensor:
+        logits: Tensor = head(hidden[:, -1:])
+        return logits[:, 0].float()

@@ -1,0 +1,159 @@
+"""Decoding from text to text."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from lit_transformer.errors import UserError
+from lit_transformer.generation.decoding import Completion, generate
+from lit_transformer.generation.samplers import sampler_of
+from lit_transformer.generation.streaming import StopStrings, TextStream
+from lit_transformer.networks.base import Network
+
+
+class Tokenizer(Protocol):
+    """What decoding needs of a tokenizer."""
+
+    @property
+    def start_id(self) -> int | None:
+        """What the first token of a document is predicted from."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids."""
+        ...
+
+    def unknown(self, text: str) -> str | None:
+        """A character that cannot be represented; None if there is none."""
+        ...
+
+
+OnText = Callable[[Completion, str], None]
+"""Called with a completion and the text that was added to it, as soon as it is certain."""
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """Token ids to start from; an empty prompt starts a document, or a line where documents have no start.
+
+    Raises:
+        UserError: Characters that the tokenizer does not know, or nothing to start from.
+    """
+    unknown = sorted({character for character in prompt if tokenizer.unknown(character) is not None})
+    if unknown:
+        signs = ", ".join(map(repr, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
+        raise UserError(f"the prompt has characters that the tokenizer does not know: {signs}")
+    tokens = tokenizer.encode(prompt)
+    if tokens:
+        return tokens
+    if tokenizer.start_id is not None:
+        return [tokenizer.start_id]
+    if tokenizer.unknown("\n") is None and (tokens := tokenizer.encode("\n")):
+        return tokens
+    raise UserError("the prompt is empty, and the tokenizer has no start or end token to begin with: give a prompt")
+
+
+def complete(
+    network: Network,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    *,
+    stop: Sequence[str] = (),
+    on_text: OnText | None = None,
+    **options: Any,
+) -> list[Completion]:
+    """Completes texts: ``generate`` with a tokenizer around it.
+
+    Args:
+        network: A decoder-only network.
+        tokenizer: The one that it was trained with.
+        prompts: Texts, which may be empty.
+        stop: Strings that end a completion, whatever tokens they come in; its text ends before them.
+        on_text: Is called with each piece of text as soon as it is certain.
+        options: ``generate``'s: sampler, max_new_tokens, stop_ids, samples, seed, context, log_probabilities.
+
+    Returns:
+        ``samples`` completions for each prompt, in order, with their ``text``.
+
+    Raises:
+        UserError: A prompt that cannot be encoded or is longer than the context.
+    """
+    rows = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    if not stop and on_text is None:
+        completions = generate(network, rows, **options)
+        for completion in completions:
+            # Decoded behind the prompt, as some decoders write a token differently at the start of a text.
+            start = rows[completion.prompt][-TextStream.anchor :] if prompts[completion.prompt] else []
+            completion.text = tokenizer.decode(start + completion.tokens)[len(tokenizer.decode(start)) :]
+        return completions
+    watches: dict[tuple[int, int], _Watch] = {}
+
+    def watch_of(completion: Completion) -> "_Watch":
+        key = completion.prompt, completion.sample
+        if key not in watches:
+            start = rows[completion.prompt] if prompts[completion.prompt] else []
+            watches[key] = _Watch(TextStream(tokenizer.decode, start), StopStrings(stop), on_text)
+        return watches[key]
+
+    def callback(grown: list[Completion]) -> None:
+        for completion in grown:
+            watch_of(completion).grow(completion)
+
+    completions = generate(network, rows, callback=callback, **options)
+    for completion in completions:
+        if completion.reason != "stop string":
+            watch_of(completion).finish(completion)
+    return completions
+
+
+class _Watch:
+    """Follows one completion as text."""
+
+    def __init__(self, stream: TextStream, stops: StopStrings, on_text: OnText | None) -> None:
+        self.stream = stream
+        self.stops = stops
+        self.on_text = on_text
+
+    def grow(self, completion: Completion) -> None:
+        """After one more token."""
+        text, stopped = self.stops.push(self.stream.push(completion.tokens[-1]))
+        self._show(completion, text)
+        if stopped:
+            completion.reason = "stop string"
+
+    def finish(self, completion: Completion) -> None:
+        """After the last token: what was held back comes out."""
+        text, stopped = self.stops.push(self.stream.flush())
+        self._show(completion, text if stopped else text + self.stops.flush())
+
+    def _show(self, completion: Completion, text: str) -> None:
+        completion.text += text
+        if text and self.on_text is not None:
+            self.on_text(completion, text)
+
+
+def sample_text(
+    network: Network,
+    tokenizer: Tokenizer,
+    prompt: str,
+    max_new_tokens: int = 200,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int | None = None,
+) -> str:
+    """A prompt and one continuation of it, for logs and notebooks.
+
+    Args:
+        network: A decoder-only network; its training mode is left as it is.
+        tokenizer: The one that it was trained with.
+        prompt: Text; empty starts a document.
+        max_new_tokens: Most tokens to add.
+        temperature: Divides the scores; 0 takes the most probable token.
+        top_k: Keeps this many tokens.
+        seed: The same seed gives the same text; left out: drawn from PyTorch's global generator.
+    """
+    sampler = sampler_of(temperature, top_k)
+    (completion,) = complete(network, tokenizer, [prompt], sampler=sampler, max_new_tokens=max_new_tokens, seed=seed)
+    return prompt + completion.text
