@@ -63,6 +63,7 @@ class Resolver:
         mark: Mark,
         given: collections.abc.Collection[str] = (),
         hints: dict[str, str] | None = None,
+        supplied: collections.abc.Collection[str] = (),
     ) -> dict[str, Any]:
         """The arguments of one constructor.
 
@@ -73,6 +74,7 @@ class Resolver:
             mark: Where it is named, for what is missing.
             given: Names that come from elsewhere and may not be given here.
             hints: What to say about names that users of other tools try.
+            supplied: Names that may be left out whatever the constructor says.
         """
         result: dict[str, Any] = {}
         for name, value in node.items.items():
@@ -84,7 +86,7 @@ class Resolver:
             else:
                 result[name] = self.value(value, params[name].annotation, here, place, params[name].default)
         for name, param in params.items():
-            if param.required and name not in node.items and name not in given:
+            if param.required and name not in node.items and name not in given and name not in supplied:
                 self._fault(mark, f"is missing, expected {describe(param.annotation)}", _join(key, name))
         return result
 
@@ -202,11 +204,17 @@ class Resolver:
                     queue.append(child)
         return found
 
+    @staticmethod
+    def _preferred(classes: list[type]) -> list[type]:
+        """Where a name means several classes, the package's own comes before a library's."""
+        own = [cls for cls in classes if cls.__module__.startswith("lit_transformer.")]
+        return own or classes
+
     def _find(self, name: str, slots: list[tuple[type, int]]) -> tuple[type, int] | None:
         """The class of that short name or allowed path, if there is exactly one."""
         for base, skip in slots:
             if "." not in name:
-                found = self.known(base).get(name, [])
+                found = self._preferred(self.known(base).get(name, []))
                 if len(found) == 1:
                     return found[0], skip
             elif self.imports.allows(name):
@@ -258,7 +266,8 @@ class Resolver:
                 self._fault(rest.marks["dict_kwargs"], f"{cls.__name__} takes no further arguments", key)
             else:
                 extra = self._anything(extra_node, _join(key, "dict_kwargs"), rest.marks["dict_kwargs"])
-        arguments = self.arguments(rest, params, key, mark, given, getattr(cls, "RECIPE_HINTS", None))
+        hints = getattr(cls, "RECIPE_HINTS", None)
+        arguments = self.arguments(rest, params, key, mark, given, hints, self.supplied(cls))
         if is_sizes(cls):
             return arguments
         result: dict[str, Any] = {"class_path": f"{cls.__module__}.{cls.__qualname__}"}
@@ -267,6 +276,10 @@ class Resolver:
         if extra:
             result["dict_kwargs"] = extra
         return result
+
+    def supplied(self, cls: type) -> collections.abc.Collection[str]:
+        """Names of arguments that somebody fills in later where a recipe leaves them out."""
+        return ()
 
     def _implied(self, slots: list[tuple[type, int]], default: Any) -> tuple[type, int] | None:
         """The class that arguments without a class_path belong to: the default's, else the slot's own."""

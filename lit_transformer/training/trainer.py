@@ -46,7 +46,7 @@ class Trainer(pl.Trainer):
             max_epochs=-1,
             min_epochs=None,
             min_steps=None,
-            val_check_interval=1,  # any whole number: the loop below decides
+            val_check_interval=max_steps,  # any whole number: the loop below decides
             check_val_every_n_epoch=None,
             use_distributed_sampler=False,
             reload_dataloaders_every_n_epochs=0,

@@ -1,0 +1,90 @@
+"""Finding the line of a recipe that an error is about, when it comes from the part that the line names."""
+
+import argparse
+import re
+from collections.abc import Iterator
+from types import FrameType
+
+from lit_transformer.cli.resolution import Resolution
+from lit_transformer.errors import LitTransformerError, UserError
+from lit_transformer.recipe.errors import RecipeError, one_line
+from lit_transformer.recipe.tree import Mark, find_suffix, locate
+
+_CONSTRUCTION = (ValueError, RuntimeError, AssertionError, OverflowError, ArithmeticError, ImportError)
+
+
+def located(error: Exception, resolution: Resolution) -> Exception:
+    """The error with file, line and key where they can be told; the same error where they cannot.
+
+    Errors with a ``key`` (sizes) are found by it. Others are put down to the part whose constructor raised them.
+    """
+    if isinstance(error, RecipeError):
+        return error
+    if isinstance(error, argparse.ArgumentError):
+        return _of_parser(error, resolution)
+    if isinstance(error, LitTransformerError) and not isinstance(error, UserError):
+        return error
+    misconfigured = type(error).__name__ == "MisconfigurationException"
+    if not isinstance(error, UserError) and not misconfigured and not isinstance(error, _CONSTRUCTION):
+        return error
+    message = one_line(error) or type(error).__name__
+    key = getattr(error, "key", "")
+    if key:
+        message = message.removeprefix(f"{key}: ")
+        found = _find(key, resolution)
+        return RecipeError(message, found[0].file, found[0].line, found[1])
+    if (part := _raising_part(error, resolution)) is not None:
+        mark, where = part
+        named = re.match(r"([a-z_][a-z0-9_]*): ", message)
+        if named and (inner := locate(resolution.tree, f"{where}.{named[1]}")):
+            mark, where, message = inner[0], f"{where}.{named[1]}", message[named.end() :]
+        message = message.removeprefix(f"{where}: ")
+        if message.startswith(f"{where}."):
+            inner_key, _, message = message.partition(": ")
+            mark, where = _find(inner_key, resolution)
+        return RecipeError(message, mark.file, mark.line, where)
+    return error
+
+
+def _find(key: str, resolution: Resolution) -> tuple[Mark, str]:
+    """Where a key stands, or the nearest thing above it that is written."""
+    tree = resolution.tree
+    if exact := locate(tree, key):
+        return exact
+    parts = key.split(".")
+    for length in range(len(parts), 0, -1):
+        if found := find_suffix(tree, ".".join(parts[:length])):
+            return found[0], ".".join([found[1], *parts[length:]])
+    return tree.marks.get("model", tree.mark), key
+
+
+def _raising_part(error: Exception, resolution: Resolution) -> tuple[Mark, str] | None:
+    """The innermost part of the recipe whose constructor the error passed through."""
+    keys: dict[type, str] = {}
+    for key, cls in resolution.resolver.parts.items():
+        keys.setdefault(cls, key)
+    for frame in reversed(list(_frames(error))):
+        owner = frame.f_locals.get("self")
+        if frame.f_code.co_name in ("__init__", "__post_init__") and type(owner) in keys:
+            found = locate(resolution.tree, re.sub(r"\[\d+\].*", "", keys[type(owner)]))
+            return (found[0] if found else resolution.tree.mark), keys[type(owner)]
+    return None
+
+
+def _frames(error: Exception) -> Iterator[FrameType]:
+    trace = error.__traceback__
+    while trace is not None:
+        yield trace.tb_frame
+        trace = trace.tb_next
+
+
+def _of_parser(error: argparse.ArgumentError, resolution: Resolution) -> RecipeError:
+    """jsonargparse's own complaint, about something that the checks before it did not see."""
+    text = str(error)
+    keys = [k.replace("init_args.", "") for k in re.findall(r'Parser key "([^"]+)"', text)]
+    key = ".".join(keys)
+    lines = [line.strip(" -") for line in text.split("\n") if line.strip(" -")]
+    lines = [line for line in lines if not line.startswith(("Given value", "Subtypes", "Errors:"))]
+    found = locate(resolution.tree, key) if key else None
+    mark = found[0] if found else resolution.tree.mark
+    return RecipeError(lines[min(2, len(lines) - 1)] if lines else text, mark.file, mark.line, key)

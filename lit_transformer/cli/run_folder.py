@@ -1,0 +1,197 @@
+"""The folder of one run: ``runs/<recipe>/<time>/`` with the recipe, the tokenizer, the log, checkpoints and events."""
+
+import html
+import logging
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_transformer import __version__
+from lit_transformer.errors import EnvironmentFault, UserError
+
+ROOT = "runs"
+_RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+_SHARED = "LIT_TRANSFORMER_RUN_FOLDER"
+
+
+class RunFolder:
+    """Where a run writes.
+
+    Only the first process writes; the others are told the path (those that Lightning starts by the environment).
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def for_recipe(cls, name: str, output: str | None = None) -> "RunFolder":
+        """A fresh folder for a run of this recipe, or the one that the user names.
+
+        Raises:
+            UserError: The folder that the user names holds something already.
+        """
+        if shared := os.environ.get(_SHARED):
+            return cls(Path(shared))
+        if output is not None:
+            path = Path(output)
+            if path.is_dir() and any(path.iterdir()) and is_first_process():
+                raise UserError(f"--output {output}: is not empty; name a new folder, or go on with --resume={output}")
+            return cls(path)
+        base = Path(ROOT) / name / time.strftime("%Y%m%d-%H%M%S")
+        path, count = base, 1
+        while path.exists() and is_first_process():
+            count += 1
+            path = base.with_name(f"{base.name}-{count}")
+        return cls(path)
+
+    @property
+    def log(self) -> Path:
+        """The run's log."""
+        return self.path / "run.log"
+
+    def write_recipe(self, text: str) -> None:
+        """Writes ``recipe.yaml``; an older one that says something else is kept beside it."""
+        target = self.path / "recipe.yaml"
+        with suppress(OSError):
+            if target.read_text(encoding="utf-8") == text:
+                return
+            stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(target.stat().st_mtime))
+            target.rename(self.path / f"recipe.{stamp}.yaml")
+        self.write("recipe.yaml", text)
+
+    def write(self, name: str, text: str) -> None:
+        """Writes a small file, whole or not at all."""
+        target = self.path / name
+        temporary = target.with_name(f".{name}.tmp")
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, target)
+        except OSError as error:
+            raise EnvironmentFault(f"{target}: cannot be written: {error.strerror or error}") from error
+
+    @contextmanager
+    def opened(self, argv: list[str], allow: list[str], story: str) -> Iterator[None]:
+        """Makes the folder and writes the log while the run lasts."""
+        if not is_first_process():
+            yield
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handler = logging.FileHandler(self.log, encoding="utf-8")
+        except OSError as error:
+            raise EnvironmentFault(f"{self.path}: cannot be written: {error.strerror or error}") from error
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lit_transformer", "py.warnings")]
+        own = logging.getLogger("lit_transformer.run")
+        before = own.level, own.propagate
+        own.setLevel(logging.INFO)
+        for logger in loggers:
+            logger.addHandler(handler)
+        logging.captureWarnings(True)
+        os.environ[_SHARED] = str(self.path.absolute())
+        try:
+            for line in opening_lines(argv, allow, story):
+                own.info(line)
+            yield
+            own.info("done")
+        except BaseException as error:
+            own.info("ended: %s: %s", type(error).__name__, " ".join(str(error).split())[:2000])
+            raise
+        finally:
+            os.environ.pop(_SHARED, None)
+            logging.captureWarnings(False)
+            for logger in loggers:
+                logger.removeHandler(handler)
+            own.setLevel(before[0])
+            handler.close()
+
+
+def opening_lines(argv: list[str], allow: list[str], story: str) -> list[str]:
+    """What the log of a run begins with: versions, command line, allowed packages."""
+    import lightning
+    import torch
+
+    lines = [
+        f"lit-transformer {__version__}, Python {platform.python_version()}, torch {torch.__version__}, "
+        f"lightning {lightning.__version__}, {platform.platform()}",
+        f"command: lit-transformer {shlex.join(argv)}",
+        f"folder: {os.getcwd()}",
+        f"packages allowed beside the closed list: {', '.join(allow) if allow else 'none'}",
+    ]
+    return lines + [line for line in story.split("\n") if line]
+
+
+def is_first_process() -> bool:
+    """Whether this is the first of all processes, as far as the launcher says."""
+    return all(os.environ.get(name, "0") in ("0", "") for name in _RANKS)
+
+
+def run_folder_of(checkpoint: Path) -> Path | None:
+    """The run folder that a checkpoint file lies in, by its ``recipe.yaml``."""
+    for folder in (checkpoint, *list(checkpoint.absolute().parents)[:2]):
+        if (folder / "recipe.yaml").is_file():
+            return folder
+    return None
+
+
+class RunRecord(Callback):
+    """Writes into the run folder and into TensorBoard what a run is: its recipe, its tokenizer, its results.
+
+    Args:
+        folder: The run folder.
+        recipe: The resolved recipe, as text.
+        hyperparameters: The same as flat keys and values.
+    """
+
+    def __init__(self, folder: RunFolder, recipe: str, hyperparameters: dict[str, Any]) -> None:
+        self.folder = folder
+        self.recipe = recipe
+        self.hyperparameters = hyperparameters
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the recipe and the tokenizer."""
+        if not trainer.is_global_zero:
+            return
+        self.folder.write_recipe(self.recipe)
+        tokenizer = getattr(getattr(trainer, "datamodule", None), "tokenizer", None)
+        if hasattr(tokenizer, "to_json"):
+            self.folder.write("tokenizer.json", tokenizer.to_json())
+        # A code block with markup escaped: TensorBoard renders Markdown and would fetch an image that a text names.
+        text = "\n".join("    " + html.escape(line) for line in self.recipe.split("\n"))
+        for logger in trainer.loggers:
+            add = getattr(logger.experiment, "add_text", None)
+            if add is not None:
+                add("recipe", text, trainer.global_step)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the hyperparameters with the final metrics."""
+        if not trainer.is_global_zero:
+            return
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        for logger in trainer.loggers:
+            add = getattr(logger.experiment, "add_hparams", None)
+            if add is not None and metrics:
+                from torch.utils.tensorboard.summary import hparams
+
+                for event in hparams(self.hyperparameters, {f"final/{name}": value for name, value in metrics.items()}):
+                    logger.experiment.file_writer.add_summary(event)
+                for name, value in metrics.items():
+                    logger.experiment.add_scalar(f"final/{name}", value, trainer.global_step)
+
+
+def announce(message: str) -> None:
+    """Tells the user, and the log of the run."""
+    if is_first_process():
+        print(message, file=sys.stderr)
+        logging.getLogger("lit_transformer.run").info(message)

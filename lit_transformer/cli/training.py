@@ -1,0 +1,326 @@
+"""fit, validate, test and predict: LightningCLI around a recipe that was checked line by line."""
+
+import copy
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import set_parsing_settings
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from lit_transformer.checkpoints.finding import find_newest, resolve
+from lit_transformer.cli import main as program
+from lit_transformer.cli.arguments import Arguments
+from lit_transformer.cli.blame import located
+from lit_transformer.cli.defaults import (
+    EVALUATION_CALLBACKS,
+    TRAINING_CALLBACKS,
+    loggers,
+    with_checkpoint_io,
+    with_defaults,
+)
+from lit_transformer.cli.resolution import LOGGER_FOLDER_ARGUMENTS, Resolution, trainer_parameters
+from lit_transformer.cli.run_folder import ROOT, RunFolder, RunRecord, announce, run_folder_of
+from lit_transformer.errors import EXIT_DONE, EnvironmentFault, UserError
+from lit_transformer.training.trainer import Trainer
+from lit_transformer.vocabulary import Vocabulary
+
+
+# A dataclass is parsed as a group of options, whose required ones a link does not fill in; as a class it is one value.
+set_parsing_settings(subclasses_enabled=[Vocabulary])
+
+
+class TrainingCLI(LightningCLI):
+    """LightningCLI with our Trainer, links and defaults; it builds, and ``run`` decides what to do with it.
+
+    Args:
+        resolution: The checked recipe.
+        verb: fit, validate, test or predict; None only parses.
+        folder: The run folder of ``fit``.
+    """
+
+    def __init__(self, resolution: Resolution, verb: str | None = None, folder: RunFolder | None = None) -> None:
+        self.resolution = resolution
+        self.verb = verb
+        self.folder = folder
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            save_config_callback=None,
+            trainer_class=Trainer,
+            seed_everything_default=True,
+            parser_kwargs={"exit_on_error": False},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=_with_logger_folders(resolution.config, str(folder.path) if folder else ROOT),
+            run=False,
+            auto_configure_optimizers=False,
+            # The task stores its own section of the recipe as plain data.
+            load_from_checkpoint_support=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """What a task takes from elsewhere."""
+        filled_in = self.resolution.filled_in()
+        if "vocabulary" in filled_in:
+            parser.link_arguments("data.vocabulary", "model.init_args.vocabulary", apply_on="instantiate")
+        if "max_steps" in filled_in:
+            parser.link_arguments("trainer.max_steps", "model.init_args.max_steps")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses the checked recipe; nothing is read from the command line here."""
+        self.config = parser.parse_object(args)
+
+    def before_instantiate_classes(self) -> None:
+        """Keeps the resolved recipe as it is before anything is filled in for this run."""
+        self.recipe = self._resolved()
+
+    def _resolved(self) -> dict[str, Any]:
+        text = self.parser.dump(self.config, skip_link_targets=True, skip_none=False, format="yaml")
+        data: dict[str, Any] = yaml.safe_load(text)
+        known = trainer_parameters()
+        data["trainer"] = {key: value for key, value in data["trainer"].items() if key in known}
+        given = self.resolution.config.get("trainer", {}).get("logger")
+        for spec, original in zip(_specs(data["trainer"].get("logger")), _specs(given), strict=False):
+            for name in LOGGER_FOLDER_ARGUMENTS.get(spec["class_path"].rpartition(".")[2], {}):
+                if name not in original.get("init_args", {}):
+                    spec.get("init_args", {}).pop(name, None)
+        return {key: data[key] for key in ("seed_everything", "model", "data", "trainer") if key in data}
+
+    def instantiate_classes(self) -> None:
+        """Builds data, task and Trainer; only parses without a verb."""
+        if self.verb is None:
+            return
+        super().instantiate_classes()
+        if hasattr(self.model, "recipe"):
+            self.model.recipe = self.recipe["model"]
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The Trainer with what every run gets."""
+        config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
+        config["plugins"] = with_checkpoint_io(config.get("plugins"))
+        if config.get("enable_model_summary") is None:
+            config["enable_model_summary"] = False
+        if self.folder is not None:
+            config["callbacks"] = [
+                *with_defaults(config.get("callbacks"), TRAINING_CALLBACKS, config),
+                RunRecord(self.folder, to_yaml(self.recipe), dict(flat(self.recipe))),
+            ]
+            config["logger"] = loggers(config.get("logger"), str(self.folder.path))
+            config["default_root_dir"] = str(self.folder.path)
+        else:
+            config["callbacks"] = with_defaults(None, EVALUATION_CALLBACKS, config)
+            config["logger"] = False
+            config["enable_checkpointing"] = False
+        return Trainer(**config)
+
+
+def run(arguments: Arguments, argv: Sequence[str]) -> int:
+    """Runs a training verb."""
+    quiet()
+    checkpoint = _evaluated_checkpoint(arguments)
+    resolution = Resolution(arguments.recipe(), arguments.allow)
+    with _located(resolution):
+        if arguments.print_config:
+            print(to_yaml(TrainingCLI(resolution).recipe), end="")
+            return EXIT_DONE
+        if arguments.verb == "fit":
+            return _fit(arguments, resolution, list(argv))
+        cli = TrainingCLI(resolution, arguments.verb)
+        return _evaluate(arguments, cli, checkpoint)
+
+
+def quiet() -> None:
+    """Keeps Lightning's chatter off the terminal; the run's log has it, and warnings are shown."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        for handler in logging.getLogger(name).handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    # It looks at the number of cores; our loaders read prepared tokens, which one process does at full speed.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+
+
+def _fit(arguments: Arguments, resolution: Resolution, argv: list[str]) -> int:
+    start, story, folder = None, "", None
+    if arguments.resume:
+        start, story, folder = _resumed(arguments)
+    folder = folder or RunFolder.for_recipe(arguments.name, arguments.output)
+    program.run_folder = folder.path
+    with folder.opened(argv, arguments.allow, story):
+        cli = TrainingCLI(resolution, "fit", folder)
+        if story:
+            announce(story)
+        if start is not None:
+            for line in differences(folder.path / "recipe.yaml", cli.recipe):
+                announce(line)
+        announce(f"run folder: {folder.path}")
+        if arguments.init_from:
+            _load_weights(cli.model, arguments.init_from)
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(start) if start else None)
+    return EXIT_DONE
+
+
+def _resumed(arguments: Arguments) -> tuple[Path | None, str, RunFolder | None]:
+    """The checkpoint to go on from, how it was chosen, and its run folder."""
+    if arguments.init_from:
+        raise UserError("fit: --resume and --init_from exclude each other: one goes on, the other starts anew")
+    place = Path(arguments.resume if isinstance(arguments.resume, str) else arguments.output or "")
+    if not str(arguments.resume or "") or place == Path(""):
+        place = Path(ROOT) / arguments.name
+    if "://" in str(arguments.resume):
+        raise UserError(f"--resume={arguments.resume}: checkpoints are read from files only")
+    if place.is_file() or (isinstance(arguments.resume, str) and not place.exists()):
+        start = resolve(place)
+        return start, f"{start}: the checkpoint named", _folder(start)
+    found = find_newest(place) if place.is_dir() else None
+    if found is None:
+        return None, f"{place}: no checkpoint to resume from; a new run begins", None
+    return found.path, str(found), _folder(found.path)
+
+
+def _folder(checkpoint: Path) -> RunFolder | None:
+    folder = run_folder_of(checkpoint)
+    return RunFolder(folder) if folder else None
+
+
+def _evaluated_checkpoint(arguments: Arguments) -> Path | None:
+    """The checkpoint to evaluate; its run's recipe is used where none is named."""
+    if arguments.verb == "fit":
+        if not arguments.configs:
+            raise UserError("fit: --config is missing; try --config quickstart (lit-transformer recipes list names more)")
+        return None
+    if not arguments.checkpoint:
+        raise UserError(f"{arguments.verb}: --checkpoint is missing; it takes a checkpoint file or a run folder")
+    if "://" in arguments.checkpoint:
+        raise UserError(f"{arguments.checkpoint}: checkpoints are read from files only; download it and look at it first")
+    checkpoint = resolve(arguments.checkpoint)
+    if not arguments.configs:
+        folder = run_folder_of(Path(arguments.checkpoint)) or run_folder_of(checkpoint)
+        if folder is None:
+            raise UserError(f"{arguments.verb}: there is no recipe.yaml beside {checkpoint}; name the recipe with --config")
+        arguments.configs.append(str(folder / "recipe.yaml"))
+    return checkpoint
+
+
+def _load_weights(model: LightningModule, checkpoint: str) -> None:
+    """Weights only, for a run of its own."""
+    from lit_transformer.checkpoints.reading import read
+
+    path = resolve(checkpoint)
+    weights = read(path)["state_dict"]
+    model.configure_model()
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"--init_from {path}: its weights do not fit this recipe's network: {str(error)[:300]}") from error
+    announce(f"{path}: weights loaded, the run starts at step 0")
+
+
+def _evaluate(arguments: Arguments, cli: TrainingCLI, checkpoint: Path | None) -> int:
+    path = str(checkpoint)
+    if arguments.verb == "predict":
+        batches = cli.trainer.predict(cli.model, datamodule=cli.datamodule, ckpt_path=path) or []
+        _write_lines(arguments.output, (row for batch in batches for row in _rows(batch)))
+        return EXIT_DONE
+    evaluate = cli.trainer.validate if arguments.verb == "validate" else cli.trainer.test
+    for metrics in evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=path, verbose=False):
+        for name, value in metrics.items():
+            print(f"{name} {value:.6g}")
+    return EXIT_DONE
+
+
+def _rows(batch: Any) -> Iterator[Any]:
+    yield from batch if isinstance(batch, list) else [batch]
+
+
+def _write_lines(output: str | None, rows: Iterator[Any]) -> None:
+    """Predictions as JSON lines."""
+    try:
+        with open(output, "w", encoding="utf-8") if output else _standard_output() as file:
+            for row in rows:
+                print(json.dumps(row, ensure_ascii=False), file=file)
+    except OSError as error:
+        raise EnvironmentFault(f"{output or 'standard output'}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def _standard_output() -> Iterator[Any]:
+    yield sys.stdout
+
+
+@contextmanager
+def _located(resolution: Resolution) -> Iterator[None]:
+    """Errors of parts name the recipe's line."""
+    try:
+        yield
+    except Exception as error:
+        better = located(error, resolution)
+        if better is error:
+            raise
+        raise better from error
+
+
+def resolved_yaml(names: Sequence[str], allow: Sequence[str] = ()) -> str:
+    """The resolved recipe: overlays merged, every default filled in.
+
+    Raises:
+        RecipeError: The first mistake, with the others in ``others``.
+    """
+    resolution = Resolution(Arguments("fit", configs=list(names)).recipe(), allow)
+    with _located(resolution):
+        return to_yaml(TrainingCLI(resolution).recipe)
+
+
+def to_yaml(data: Any) -> str:
+    """Plain data as YAML, in its own order."""
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+
+
+def flat(data: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Plain data as key paths and single values; class paths lose their ``class_path`` and ``init_args``."""
+    if isinstance(data, dict):
+        for name, value in data.items():
+            skipped = name in ("class_path", "init_args") or not name
+            yield from flat(value, key if skipped else f"{key}.{name}" if key else name)
+    elif isinstance(data, list):
+        for i, value in enumerate(data):
+            yield from flat(value, f"{key}[{i}]")
+    elif isinstance(data, (bool, int, float, str)):
+        yield key, data
+
+
+def differences(old: Path, new: dict[str, Any]) -> list[str]:
+    """What a resumed run changes, a line each; the recipe and the command line win."""
+    try:
+        before = dict(flat(yaml.safe_load(old.read_text(encoding="utf-8"))))
+    except (OSError, yaml.YAMLError, ValueError):
+        return []
+    after = dict(flat(new))
+    lines = []
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            lines.append(f"changed since the run began: {key}: {before.get(key, 'nothing')} -> {after.get(key, 'nothing')}")
+    return lines
+
+
+def _specs(node: Any) -> list[dict[str, Any]]:
+    return [spec for spec in (node if isinstance(node, list) else [node]) if isinstance(spec, dict)]
+
+
+def _with_logger_folders(config: dict[str, Any], folder: str) -> dict[str, Any]:
+    """The configuration with the run folder where a logger wants to know it."""
+    config = copy.deepcopy(config)
+    for spec in _specs(config.get("trainer", {}).get("logger")):
+        for name, value in LOGGER_FOLDER_ARGUMENTS.get(spec["class_path"].rpartition(".")[2], {}).items():
+            spec.setdefault("init_args", {}).setdefault(name, folder if value is None else value)
+    return config
+
+
