@@ -24,7 +24,7 @@ def default_folder() -> Path:
 
 
 class Cache:
-    """Entries are folders whose name is a hash of their key; a manifest in each holds the sizes and hashes of its files.
+    """Entries are folders named by a hash of their key; a manifest in each holds the sizes and hashes of its files.
 
     An entry is built in a folder beside its place and renamed into it. Processes that want the same entry wait for the
     one that builds it (where the file system has locks; else both build and the last one stays).

@@ -29,11 +29,11 @@ class FilesCorpus(Corpus):
     ``datasets``. Lines end in LF: CRLF is turned into it.
 
     Args:
-        data_files: Files or patterns by split, for example ``{train: train.txt, validation: [a.txt, b.txt]}``; a list or
-            a single name is train. Left out: ``train.*``, ``validation.*`` and ``test.*`` in ``data_dir``.
+        data_files: Files or patterns by split, for example ``{train: train.txt, validation: [a.txt, b.txt]}``; a list
+            or a single name is train. Left out: ``train.*``, ``validation.*`` and ``test.*`` in ``data_dir``.
         data_dir: Folder that relative file names start from. Left out: the current one.
-        path: Format, under the name of its ``datasets`` builder: ``text``, ``json``, ``csv``, ``parquet``, ... Left out:
-            told by the suffix.
+        path: Format, under the name of its ``datasets`` builder: ``text``, ``json``, ``csv``, ``parquet``, ... Left
+            out: told by the suffix.
         field: Name of the field or column that holds the text.
         sample_by: What a document is in plain text: a file, a line, a paragraph, or ``split``: all files of a split
             joined without a separator.
@@ -105,8 +105,10 @@ class FilesCorpus(Corpus):
             yield from documents
             return
         whole = list(documents)
-        yield Document(f"{split} split ({whole[0].name} ...)" if len(whole) > 1 else whole[0].name,
-                       "".join(document.text for document in whole))
+        yield Document(
+            f"{split} split ({whole[0].name} ...)" if len(whole) > 1 else whole[0].name,
+            "".join(document.text for document in whole),
+        )
 
     def _read_file(self, path: Path) -> Iterator[Document]:
         builder = self.path or format_of(path)
@@ -120,8 +122,12 @@ class FilesCorpus(Corpus):
 
     def contents(self, split: str) -> str:
         """The bytes of the files and how they are read; their names do not count."""
-        return digest("files", self.sample_by, self.field, *(part for path in self.files[split] for part in
-                      (self.path or format_of(path), self._file_digest(path))))
+        return digest(
+            "files",
+            self.sample_by,
+            self.field,
+            *(part for path in self.files[split] for part in (self.path or format_of(path), self._file_digest(path))),
+        )
 
     @staticmethod
     def _file_digest(path: Path) -> str:

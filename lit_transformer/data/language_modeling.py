@@ -10,6 +10,7 @@ from lit_transformer.data.cache import Cache
 from lit_transformer.data.corpora import Corpus
 from lit_transformer.data.loaders import EvaluationLoader, Share, TrainLoader
 from lit_transformer.data.packing import BlockGrid, FixedGrid, PackedBlocks, ShiftedGrid
+from lit_transformer.data.streaming import BlockStream, StreamLoader
 from lit_transformer.data.token_file import Statistics, TokenFile, prepared_tokenizer, prepared_tokens
 from lit_transformer.data.tokenizers import Tokenizer, TokenizerKind
 from lit_transformer.errors import UserError
@@ -19,8 +20,11 @@ from lit_transformer.vocabulary import Vocabulary
 class LanguageModelingData(LightningDataModule):
     """Text for predicting the next token: documents of a corpus, tokenised once and packed into blocks.
 
-    The tokenizer is trained on the train split. Tokenizer and tokens are kept in a cache under the content they were made
-    from. A block may hold several documents, told apart by ``documents`` and ``positions`` of the batch. Every token of
+    A streaming corpus is tokenised while training and never stored; only its tokenizer (trained on one pass) and its
+    validation split are.
+
+    The tokenizer is trained on the train split. Tokenizer and tokens are kept in a cache, under the content they were
+    made from. A block may hold several documents, told apart by ``documents`` and ``positions`` of the batch. Every token of
     a document is predicted, the first one from the token that begins (or else ends) documents; a tokenizer that has
     neither leaves the first token of a document unpredicted.
 
@@ -31,7 +35,7 @@ class LanguageModelingData(LightningDataModule):
         batch_size: Number of blocks in a batch, on each rank, in training and evaluation.
         grid: Where blocks are cut: ``ShiftedGrid`` cuts at other places in each epoch, ``FixedGrid`` at the same.
         seed: Decides the order of the samples, together with their number alone.
-        num_workers: Number of worker processes; 0 reads in the training process, which is fast enough for packed tokens.
+        num_workers: Number of worker processes; 0 reads in the training process: enough for packed tokens.
         cache_dir: Folder for what is prepared. Left out: ``$LIT_TRANSFORMER_CACHE`` or ``~/.cache/lit_transformer``.
     """
 
@@ -55,6 +59,8 @@ class LanguageModelingData(LightningDataModule):
         ):
             if value < least:
                 raise UserError(f"data.{name}: is {value}, must be at least {least}")
+        if corpus.streaming and num_workers:
+            raise UserError("data.num_workers: a streaming corpus is read in the training process; set it to 0")
         self.corpus = corpus
         self.tokenizer_kind = tokenizer
         self.block_size = block_size
@@ -89,11 +95,14 @@ class LanguageModelingData(LightningDataModule):
     def prepare_data(self) -> None:
         """Trains the tokenizer and writes the token files that the cache does not hold."""
         for split in ("train", "validation"):
-            if self.corpus.has_split(split):
+            if self.corpus.has_split(split) and not (self.corpus.streaming and split == "train"):
                 self.tokens(split)
 
     def train_dataloader(self) -> Any:
-        """Blocks in a random order without end."""
+        """Blocks in a random order without end; of a stream, in its order."""
+        if self.corpus.streaming:
+            stream = BlockStream(self.corpus, self.tokenizer, self.block_size, self.seed)
+            return StreamLoader(stream, self.batch_size, self._share())
         blocks = self._blocks("train", self.grid)
         return TrainLoader(blocks, self.batch_size, self.seed, self._share(), self.num_workers)
 

@@ -29,6 +29,9 @@ class Share:
     accumulate: int = 1
 
 
+ALONE = Share()
+
+
 class SampleOrder:
     """An endless sequence of samples: a permutation of all of them, then another one, ...
 
@@ -69,44 +72,41 @@ class _Batches:
         return self.blocks.batch(*wanted)
 
 
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
 def _batches(blocks: PackedBlocks, wanted: Iterator[tuple[Ints, int | None]], num_workers: int) -> Any:
     # A generator of its own: a DataLoader without one draws its workers' seed from the global generator, and the run
     # would go on with other numbers after a resume.
     return DataLoader(
         _Batches(blocks),  # type: ignore[arg-type]
         batch_size=None,
-        sampler=wanted,  # type: ignore[arg-type]
+        sampler=wanted,
+        collate_fn=_as_it_is,
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),
     )
 
 
-class TrainLoader:
-    """Batches of training samples, without end: an epoch of the Trainer goes on where the last one stopped.
+class EndlessLoader:
+    """Training samples without end: an epoch of the Trainer goes on where the last one stopped.
 
-    A window is what one optimizer step sees: ``accumulate`` batches on each rank. ``len`` is as many whole windows as
-    one pass over the blocks holds (at least one), so the Trainer, which steps at the last batch of an epoch, never
-    steps on part of a window. What is left of a pass opens the next epoch; windows run across passes.
+    A window is what one optimizer step sees: ``accumulate`` batches on each rank. An epoch of the Trainer is a number
+    of whole windows, so the Trainer, which steps at the last batch of an epoch, never steps on part of one.
 
     The state is the number of samples delivered on all ranks: a run can go on with other ranks, workers or batch size.
+    A subclass says what its samples are in ``epoch_windows``, ``identity`` and ``read``.
 
     Args:
-        blocks: The samples.
         batch_size: Number of rows on each rank.
-        seed: Decides the order.
         share: The part of this process.
-        num_workers: Number of worker processes; 0 reads in this one.
     """
 
-    def __init__(
-        self, blocks: PackedBlocks, batch_size: int, seed: int, share: Share = Share(), num_workers: int = 0
-    ) -> None:
-        self.blocks = blocks
+    def __init__(self, batch_size: int, share: Share = ALONE) -> None:
         self.batch_size = batch_size
         self.share = share
-        self.num_workers = num_workers
-        self.order = SampleOrder(len(blocks), seed)
         self.samples = 0
         self._epoch_start = 0
         self._goes_on = False
@@ -121,57 +121,109 @@ class TrainLoader:
         """Number of samples in an optimizer step, on all ranks."""
         return self.global_batch * self.share.accumulate
 
+    @property
+    def epoch_windows(self) -> int:
+        """Number of windows in an epoch of the Trainer."""
+        raise NotImplementedError
+
+    @property
+    def identity(self) -> dict[str, int | str]:
+        """What must be the same for the place in the order to mean the same, by the names of the recipe."""
+        raise NotImplementedError
+
+    def read(self, first: int, end: int) -> Iterator[LanguageBatch]:
+        """This rank's batches of the samples from ``first`` up to ``end``; windows begin at ``_epoch_start``."""
+        raise NotImplementedError
+
     def __len__(self) -> int:
-        return max(1, len(self.blocks) // self.window) * self.share.accumulate
+        return self.epoch_windows * self.share.accumulate
 
     def __iter__(self) -> Iterator[LanguageBatch]:
-        end = self._epoch_start + len(self) * self.global_batch
+        end = self._epoch_start + self.epoch_windows * self.window
         if not (self._goes_on and self.samples < end):
             # Here, not after the last yield: the Trainer does not run a loader that has a length to its end.
-            self._epoch_start, end = self.samples, self.samples + len(self) * self.global_batch
+            self._epoch_start, end = self.samples, self.samples + self.epoch_windows * self.window
         self._goes_on = False
-        for batch in _batches(self.blocks, self._wanted(self.samples, end), self.num_workers):
+        for batch in self.read(self.samples, end):
             self.samples += self.global_batch
             yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where to go on: plain values, the same on all ranks."""
+        return {
+            "samples": self.samples,
+            "epoch_start": self._epoch_start,
+            "global_batch": self.global_batch,
+            "accumulate": self.share.accumulate,
+            "identity": self.identity,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on after the samples delivered before.
+
+        Raises:
+            UserError: The data or their order are others, so that the place means nothing here.
+        """
+        for key, here in self.identity.items():
+            if (there := state["identity"].get(key)) != here:
+                raise UserError(
+                    f"data.{key}: the checkpoint has {there}, here it is {here}, so its place in the data means "
+                    "nothing; keep it, or start from the weights alone with --init_from"
+                )
+        self.samples = state["samples"]
+        self._epoch_start = state["epoch_start"]
+        # With other batches the epoch is another one: it starts here.
+        self._goes_on = (state["global_batch"], state["accumulate"]) == (self.global_batch, self.share.accumulate)
+
+
+class TrainLoader(EndlessLoader):
+    """Packed blocks in a random order. An epoch of the Trainer is as many whole windows as one pass over the blocks
+    holds, at least one; what is left of a pass opens the next epoch, and windows run across passes.
+
+    Args:
+        blocks: The samples.
+        batch_size: Number of rows on each rank.
+        seed: Decides the order.
+        share: The part of this process.
+        num_workers: Number of worker processes; 0 reads in this one.
+    """
+
+    def __init__(
+        self, blocks: PackedBlocks, batch_size: int, seed: int, share: Share = ALONE, num_workers: int = 0
+    ) -> None:
+        super().__init__(batch_size, share)
+        self.blocks = blocks
+        self.num_workers = num_workers
+        self.order = SampleOrder(len(blocks), seed)
+
+    @property
+    def epoch_windows(self) -> int:
+        """One pass over the blocks, rounded down."""
+        return max(1, len(self.blocks) // self.window)
+
+    @property
+    def identity(self) -> dict[str, int | str]:
+        """The tokens, how they are cut, and the seed."""
+        return {
+            "corpus": self.blocks.source.folder.name,
+            "block_size": self.blocks.block_size,
+            "grid": type(self.blocks.grid).__name__,
+            "seed": self.order.seed,
+        }
+
+    def read(self, first: int, end: int) -> Iterator[LanguageBatch]:
+        """Reads the blocks, in worker processes or here."""
+        yield from _batches(self.blocks, self._wanted(first, end), self.num_workers)
 
     def _wanted(self, first: int, end: int) -> Iterator[tuple[Ints, int | None]]:
         start = self._epoch_start + (first - self._epoch_start) // self.window * self.window
         for window_start in range(start, end, self.window):
             ids = self.order(window_start, window_start + self.window)
             tokens = int(self.blocks.target_counts(ids).sum())
-            for batch in range(self.share.accumulate):
-                at = batch * self.global_batch
+            for at in range(0, self.window, self.global_batch):
                 if window_start + at >= first:
                     mine = at + self.share.rank * self.batch_size
                     yield ids[mine : mine + self.batch_size], tokens
-
-    def state_dict(self) -> dict[str, int]:
-        """Where to go on: plain integers, the same on all ranks."""
-        return {
-            "samples": self.samples,
-            "epoch_start": self._epoch_start,
-            "global_batch": self.global_batch,
-            "accumulate": self.share.accumulate,
-            "epoch_size": len(self.blocks),
-            "seed": self.order.seed,
-        }
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Goes on after the samples delivered before.
-
-        Raises:
-            UserError: The data, the block size or the seed are others, so that the place means nothing here.
-        """
-        for key, here in (("epoch_size", len(self.blocks)), ("seed", self.order.seed)):
-            if state[key] != here:
-                raise UserError(
-                    f"data: cannot go on where the checkpoint stopped: its {key} is {state[key]}, here it is {here}; "
-                    "keep corpus, tokenizer, block_size and seed, or start from its weights with --init_from"
-                )
-        self.samples = state["samples"]
-        self._epoch_start = state["epoch_start"]
-        # With other batches the epoch is another one: it starts here.
-        self._goes_on = (state["global_batch"], state["accumulate"]) == (self.global_batch, self.share.accumulate)
 
 
 class EvaluationLoader:
@@ -186,9 +238,7 @@ class EvaluationLoader:
         num_workers: Number of worker processes; 0 reads in this one.
     """
 
-    def __init__(
-        self, blocks: PackedBlocks, batch_size: int, share: Share = Share(), num_workers: int = 0
-    ) -> None:
+    def __init__(self, blocks: PackedBlocks, batch_size: int, share: Share = ALONE, num_workers: int = 0) -> None:
         self.blocks = blocks
         self.batch_size = batch_size
         self.num_workers = num_workers

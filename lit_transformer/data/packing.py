@@ -1,5 +1,7 @@
 """Packing: documents, laid end to end, cut into blocks of one length."""
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 
@@ -10,6 +12,11 @@ from lit_transformer.data.token_file import Ints, TokenFile
 def seeded(*numbers: int) -> np.random.RandomState:
     """A generator that is a pure function of numbers; of NumPy's, the one whose stream is frozen for good."""
     return np.random.RandomState([number % 2**32 for number in numbers])
+
+
+@lru_cache
+def _offset(seed: int, epoch: int, targets: int) -> int:
+    return int(seeded(seed, epoch, 1).randint(targets))
 
 
 class BlockGrid:
@@ -63,9 +70,8 @@ class ShiftedGrid(BlockGrid):
 
     def starts(self, epochs: Ints, numbers: Ints, targets: int, block_size: int) -> Ints:
         """Multiples of the block size from where the epoch starts, around the ring."""
-        seen, place = np.unique(epochs, return_inverse=True)
-        offsets = np.array([seeded(self.seed, epoch, 1).randint(targets) for epoch in seen], dtype=np.int64)
-        return (offsets[place] + numbers * block_size) % targets
+        offsets = np.array([_offset(self.seed, epoch, targets) for epoch in epochs.tolist()], dtype=np.int64)
+        return (offsets + numbers * block_size) % targets
 
     def lengths(self, numbers: Ints, targets: int, block_size: int) -> Ints:
         """The block size."""
