@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from lit_transformer.checkpoints.writing import sweep
 from lit_transformer.errors import Diverged, Preempted, UserError
-from lit_transformer.training.run_state import at_step_boundary
+from lit_transformer.training.run_state import at_step_boundary, find_callback
 from lit_transformer.training.signals import Signals
 
 
@@ -71,6 +71,20 @@ class Checkpointing(Checkpoint):
         if stage == "fit" and trainer.is_global_zero and self.dirpath.is_dir():
             sweep(self.dirpath)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses validations in the middle of an accumulation window, where nothing can be saved."""
+        interval, window = trainer.val_check_interval, trainer.accumulate_grad_batches
+        if isinstance(interval, int) and interval % window and trainer.enable_validation:
+            raise UserError(
+                f"trainer.val_check_interval: {interval} counts batches and is no multiple of "
+                f"trainer.accumulate_grad_batches {window}; take {-(-interval // window) * window}"
+            )
+        # resumed at the end of an epoch, Lightning starts the next one without counting it
+        epochs = trainer.fit_loop.epoch_progress
+        if epochs.current.ready and epochs.current.ready == epochs.current.processed:  # type: ignore[attr-defined]
+            epochs.increment_ready()
+            epochs.increment_started()
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -79,12 +93,13 @@ class Checkpointing(Checkpoint):
             return
         step = trainer.global_step
         self._validation_due = trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+        finished = step == trainer.max_steps or trainer.should_stop
         if name := self._stop_requested(trainer):
-            self._stop(trainer, name)
+            if not finished:
+                self._stop(trainer, name)
+            self._save(trainer, self.last_path)  # then its validation, if there is time for it, and a normal end
         elif not self._validation_due and (
-            step // self.every_n_steps > self._saved_step // self.every_n_steps
-            or step == trainer.max_steps
-            or trainer.should_stop
+            finished or step // self.every_n_steps > self._saved_step // self.every_n_steps
         ):
             self._save(trainer, self.last_path)
 
@@ -93,14 +108,21 @@ class Checkpointing(Checkpoint):
 
         On several ranks the validation ends first: their numbers of batches may differ, so they cannot agree here.
         """
-        signals = _signals(trainer)
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and trainer.world_size == 1:
-            if signals is not None and signals.received is not None:
-                self._stop(trainer, signals.received)
+        signals = find_callback(trainer, Signals)
+        if (
+            trainer.state.fn == "fit"
+            and not trainer.sanity_checking
+            and trainer.world_size == 1
+            and signals is not None
+            and signals.received is not None
+            and at_step_boundary(trainer)
+            and trainer.global_step != trainer.max_steps
+        ):
+            self._stop(trainer, signals.received)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the latest state, and the best before it if this is it."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
+        if trainer.state.fn != "fit" or trainer.sanity_checking or not at_step_boundary(trainer):
             return
         self._validation_due = False
         score = trainer.callback_metrics.get(self.monitor)
@@ -113,7 +135,7 @@ class Checkpointing(Checkpoint):
             self._save(trainer, self.best_path)
             self.best_model_path = str(self.best_path)
         self._save(trainer, self.last_path)
-        if name := self._stop_requested(trainer):
+        if trainer.global_step != trainer.max_steps and (name := self._stop_requested(trainer)):
             raise Preempted(self._stopped(name, trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -141,7 +163,7 @@ class Checkpointing(Checkpoint):
         return score < self.best_score if self.mode == "min" else score > self.best_score
 
     def _stop_requested(self, trainer: Trainer) -> str | None:
-        signals = _signals(trainer)
+        signals = find_callback(trainer, Signals)
         return None if signals is None else signals.requested(trainer)
 
     def _stop(self, trainer: Trainer, name: str) -> None:
@@ -157,12 +179,6 @@ class Checkpointing(Checkpoint):
         self._saved_step = trainer.global_step
         if path == self.last_path:
             self.last_model_path = str(path)
-
-
-def _signals(trainer: Trainer) -> Signals | None:
-    from lit_transformer.training.run_state import find_callback
-
-    return find_callback(trainer, Signals)
 
 
 def _refuse_non_finite(trainer: Trainer, path: Path) -> None:
@@ -206,9 +222,11 @@ def settle_loops(fit_loop: dict[str, Any], batches_per_epoch: float, validation_
     if batches["current"]["ready"] < batches_per_epoch and not batches["is_last_batch"]:
         for part in (epochs["total"], epochs["current"]):
             part["processed"] = part["completed"] = part["ready"] - 1
+    validation = fit_loop["epoch_loop.val_loop.batch_progress"]
+    for part in (validation["total"], validation["current"]):
+        done = part["completed"]
+        part.update(ready=done + validation_due, started=done + validation_due, processed=done)
     if validation_due:
-        validation = fit_loop["epoch_loop.val_loop.batch_progress"]
-        for part in (validation["total"], validation["current"]):
-            part.update(ready=1, started=1, processed=0, completed=0)
+        validation["current"].update(ready=1, started=1, processed=0, completed=0)
         # the resumed loop counts this step twice, once for the step and once for its validation
         fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1

@@ -35,9 +35,10 @@ class Batch:
 class Loader:
     """Rows in an order that is a function of (seed, epoch); goes on from any place."""
 
-    def __init__(self, rows: int = 64, batch: int = 4, seed: int = 0, poison: tuple[int, ...] = ()) -> None:
+    def __init__(self, rows: int = 64, batch: int = 4, seed: int = 0, poison: tuple[int, ...] = (), shuffle: bool = True) -> None:  # fmt: skip
         self.data = torch.randn(rows, 8, generator=torch.Generator().manual_seed(seed))
         self.batch, self.seed, self.poison = batch, seed, poison
+        self.shuffle = shuffle
         self.epoch = self.done = 0
         self._resume = False
 
@@ -51,7 +52,9 @@ class Loader:
             self.epoch, self.done = self.epoch + 1, 0
         if self.done >= len(self):
             self.epoch, self.done = self.epoch + 1, 0
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.data))
+        order = np.arange(len(self.data))
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.data))
         while self.done < len(self):
             rows = torch.from_numpy(order[self.done * self.batch : (self.done + 1) * self.batch])
             x = self.data[rows]
@@ -143,5 +146,5 @@ def train(
         ],
         **options | trainer,
     )  # fmt: skip
-    run.fit(task, loader or Loader(), Loader(8, 2, seed=3), ckpt_path=resume, weights_only=True)
+    run.fit(task, loader or Loader(), Loader(8, 2, seed=3, shuffle=False), ckpt_path=resume, weights_only=True)
     return task, trace, run
