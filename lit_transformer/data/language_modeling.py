@@ -24,9 +24,9 @@ class LanguageModelingData(LightningDataModule):
     validation split are.
 
     The tokenizer is trained on the train split. Tokenizer and tokens are kept in a cache, under the content they were
-    made from. A block may hold several documents, told apart by ``documents`` and ``positions`` of the batch. Every token of
-    a document is predicted, the first one from the token that begins (or else ends) documents; a tokenizer that has
-    neither leaves the first token of a document unpredicted.
+    made from. A block may hold several documents, told apart by ``documents`` and ``positions`` of the batch. Every
+    token of a document is predicted, the first one from the token that begins (or else ends) documents; a tokenizer
+    that has neither leaves the first token of a document unpredicted.
 
     Args:
         corpus: Where the documents come from.

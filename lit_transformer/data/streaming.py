@@ -8,10 +8,10 @@ import torch
 
 from lit_transformer.data.batch import LanguageBatch
 from lit_transformer.data.corpora import Corpus, Document
-from lit_transformer.data.loaders import EndlessLoader, Share
+from lit_transformer.data.loaders import ALONE, EndlessLoader, Share
 from lit_transformer.data.packing import seeded
 from lit_transformer.data.token_file import Ints, enclosed, encoded
-from lit_transformer.data.tokenizers import Tokenizer
+from lit_transformer.data.tokenizer import Tokenizer
 from lit_transformer.errors import UserError
 
 EPOCH_WINDOWS = 1000
@@ -19,7 +19,7 @@ EPOCH_WINDOWS = 1000
 
 
 def shuffled(corpus: Corpus, epoch: int, seed: int) -> Iterator[Document]:
-    """One pass over the train split, shuffled within ``corpus.buffer_size`` documents: a pure function of its arguments."""
+    """A pass over train, shuffled within ``corpus.buffer_size`` documents; a pure function of its arguments."""
     choose = seeded(seed, epoch, 2)
     buffer: list[Document] = []
     for document in corpus.documents("train"):
@@ -112,7 +112,7 @@ class StreamLoader(EndlessLoader):
         share: The part of this process.
     """
 
-    def __init__(self, blocks: BlockStream, batch_size: int, share: Share = Share()) -> None:
+    def __init__(self, blocks: BlockStream, batch_size: int, share: Share = ALONE) -> None:
         super().__init__(batch_size, share)
         self.blocks = blocks
 

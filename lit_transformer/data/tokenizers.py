@@ -43,8 +43,8 @@ class Tokenizer:
 
     Args:
         backend: The tokenizer of the library.
-        special_tokens: Name of the token for each role (``pad``, ``bos``, ``eos``, ``unk``, ``mask``). Left out: told by
-            the usual names.
+        special_tokens: Name of the token for each role (``pad``, ``bos``, ``eos``, ``unk``, ``mask``). Left out: told
+            by the usual names.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, special_tokens: Mapping[str, str] | None = None) -> None:
@@ -64,7 +64,7 @@ class Tokenizer:
     def special_id(self, role: str) -> int | None:
         """The id of the token for ``pad``, ``bos``, ``eos``, ``unk`` or ``mask``."""
         name = self.special_tokens.get(role)
-        return None if name is None else self.backend.token_to_id(name)  # type: ignore[no-any-return]
+        return None if name is None else self.backend.token_to_id(name)
 
     @property
     def eos_id(self) -> int | None:
@@ -113,7 +113,7 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """The text of token ids."""
-        return self.backend.decode(list(ids), skip_special_tokens=skip_special_tokens)  # type: ignore[no-any-return]
+        return self.backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
     def unknown(self, text: str) -> str | None:
         """A character that can neither be represented nor stand as unk; None if there is none."""
@@ -123,7 +123,7 @@ class Tokenizer:
 
     def byte_length(self, token: int) -> int:
         """Number of UTF-8 bytes of the text that a token stands for."""
-        name = self.backend.id_to_token(token)
+        name = self.backend.id_to_token(token) or ""
         byte_level = isinstance(self.backend.decoder, decoders.ByteLevel)
         return len(name) if byte_level and token not in self._special_ids else len(self.decode([token]).encode())
 
@@ -143,7 +143,7 @@ class Tokenizer:
 
     @cached_property
     def _cuts_at_lines(self) -> bool:
-        """Whether cutting before a line that starts with no space leaves the tokens as they are: for the kinds below."""
+        """Whether a cut before a line that starts with no space leaves the tokens as they are: for our own kinds."""
         splitter = self.backend.pre_tokenizer
         if self.backend.normalizer is not None:
             return False
@@ -204,15 +204,15 @@ def words() -> pre_tokenizers.PreTokenizer:
 
 
 def _state(part: pre_tokenizers.PreTokenizer) -> bytes:
-    return part.__getstate__()  # type: ignore[no-any-return]
+    return part.__getstate__()
 
 
 class TokenizerKind:
     """How a tokenizer is made from the documents of the train split.
 
     Args:
-        special_tokens: Tokens that stand for no text, with the first ids: ``<eos>`` ends documents, ``<unk>`` stands for
-            what was not seen in training, ``<pad>``, ``<bos>`` and ``<mask>`` have their usual roles.
+        special_tokens: Tokens that stand for no text, with the first ids: ``<eos>`` ends documents, ``<unk>`` stands
+            for what was not seen in training, ``<pad>``, ``<bos>`` and ``<mask>`` have their usual roles.
     """
 
     def __init__(self, special_tokens: Sequence[str] = ("<eos>",)) -> None:
