@@ -53,7 +53,7 @@ class EagerKernel(Kernel):
         if bias is not None:
             scores = scores + bias(EVERYTHING, EVERYTHING)
         scores = scores.masked_fill(~visible.dense.unsqueeze(1), -torch.inf)
-        weights = scores.masked_fill(visible.blind.unsqueeze(1), 0.0).softmax(-1)
+        weights: Tensor = scores.masked_fill(visible.blind.unsqueeze(1), 0.0).softmax(-1)
         weights = weights.masked_fill(visible.blind.unsqueeze(1), 0.0)
         return weights.to(q.dtype)
 

@@ -11,7 +11,7 @@ from lit_transformer.blocks.cache import Cache
 from lit_transformer.blocks.context import Context, Visibility
 from lit_transformer.blocks.kernels import Kernel, SdpaKernel
 from lit_transformer.blocks.layer import Layer
-from lit_transformer.blocks.masks import Causal, Mask, Sites
+from lit_transformer.blocks.masks import Causal, Mask, Sites, require_visible
 from lit_transformer.blocks.position import Position, RoPE
 from lit_transformer.dims import Dims, SizeError
 
@@ -49,6 +49,8 @@ class Stack(nn.Module):
         self.norm = self._layers[-1].final_norm(dims)
         for each in self._layers:
             each.check(self.mask, self.position)
+        for mask_in_use in self.masks:
+            require_visible(mask_in_use, dims.max_len)
         for position_in_use in (self.position, *(each.own_position for each in self._layers)):
             if position_in_use is not None and position_in_use.has_bias and not self.kernel.takes_bias:
                 raise SizeError("kernel", f"{type(self.kernel).__name__} cannot add the bias that position "
@@ -56,6 +58,11 @@ class Stack(nn.Module):
             if position_in_use is not None and position_in_use.has_values and not self.kernel.takes_values:
                 raise SizeError("kernel", f"{type(self.kernel).__name__} keeps no attention weights, which position "
                                 f"{type(position_in_use).__name__} needs; choose kernel EagerKernel")  # fmt: skip
+
+    @property
+    def masks(self) -> set[Mask]:
+        """All masks in use, the stack's and those of layers of their own."""
+        return {each.own_mask or self.mask for each in self._layers}
 
     @property
     def _layers(self) -> list[Layer]:

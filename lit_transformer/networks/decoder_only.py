@@ -10,7 +10,7 @@ from lit_transformer.blocks.cache import Cache
 from lit_transformer.blocks.embedding import Embedding, Head, TiedHead
 from lit_transformer.blocks.kernels import Kernel
 from lit_transformer.blocks.layer import Layer
-from lit_transformer.blocks.masks import Mask
+from lit_transformer.blocks.masks import Mask, require_causal
 from lit_transformer.blocks.position import Position, RoPE
 from lit_transformer.blocks.stack import LayerFactory, Stack
 from lit_transformer.dims import Dims
@@ -50,6 +50,8 @@ class DecoderOnly(Network):
         super().__init__(vocabulary, dims)
         self.embedding = embedding(vocabulary.size, dims)
         self.stack = Stack(dims, layer, position, mask, kernel)
+        for mask_in_use in self.stack.masks:
+            require_causal(mask_in_use, dims.max_len)
         self.head = head(dims, self.embedding)
         self.scheme = initialisation or DepthScaled()
         if not self.embedding.weight.is_meta:

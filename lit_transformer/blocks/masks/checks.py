@@ -1,5 +1,7 @@
 """What is refused when a network is built."""
 
+from functools import lru_cache
+
 import torch
 
 from lit_transformer.blocks.masks.base import Mask
@@ -10,9 +12,12 @@ _LOOK = 1024
 """Tokens over which a mask is tried out; patterns of a longer period are not judged."""
 
 
-def _square(mask: Mask, length: int | None) -> torch.Tensor:
-    index = torch.arange(min(length or _LOOK, _LOOK), device="cpu")
-    return mask.allowed(Sites(index).queries(), Sites(index).keys())
+@lru_cache(maxsize=256)
+def _tried(mask: Mask, length: int) -> tuple[bool, bool]:
+    """Whether anything is visible, and whether anything later is, over a row without documents and prefix."""
+    index = torch.arange(length, device="cpu")
+    allowed = mask.allowed(Sites(index).queries(), Sites(index).keys())
+    return bool(allowed.any()), bool(allowed.triu(1).any())
 
 
 def require_visible(mask: Mask, length: int | None, key: str = "mask") -> None:
@@ -21,8 +26,8 @@ def require_visible(mask: Mask, length: int | None, key: str = "mask") -> None:
     Raises:
         SizeError: Nothing is visible.
     """
-    if not _square(mask, length).any():
-        raise SizeError(key, f"{mask!r} hides every token from every other; loosen it or join its parts with Or")
+    if not _tried(mask, min(length or _LOOK, _LOOK))[0]:
+        raise SizeError(key, f"{mask!r} hides every token from every other; loosen it, or join its parts with Or")
 
 
 def require_causal(mask: Mask, length: int | None, key: str = "mask") -> None:
@@ -31,6 +36,6 @@ def require_causal(mask: Mask, length: int | None, key: str = "mask") -> None:
     Raises:
         SizeError: A token sees a later one.
     """
-    if bool(_square(mask, length).triu(1).any()):
+    if _tried(mask, min(length or _LOOK, _LOOK))[1]:
         raise SizeError(key, f"{mask!r} lets tokens see later ones, which a decoder is to predict; "
                         "write And([Causal, ...]) around it")  # fmt: skip
