@@ -34,6 +34,9 @@ class Completion:
     text: str = ""
 
 
+ANY_TOKEN = Sampler((), Multinomial())
+"""Draws from the network's own distribution."""
+
 Callback = Callable[[list[Completion]], None]
 """Called after each step with the completions that grew; one that gets a ``reason`` from it stops."""
 
@@ -42,7 +45,7 @@ def generate(
     network: Network,
     prompts: Sequence[Sequence[int]] | Tensor,
     *,
-    sampler: Sampler = Sampler((), Multinomial()),  # noqa: B008 frozen
+    sampler: Sampler = ANY_TOKEN,
     max_new_tokens: int = 256,
     stop_ids: Collection[int] | None = None,
     samples: int = 1,
@@ -95,8 +98,8 @@ def decode(
     network: Network,
     prompts: Sequence[Sequence[int]] | Tensor,
     *,
-    sampler: Sampler,
-    max_new_tokens: int,
+    sampler: Sampler = ANY_TOKEN,
+    max_new_tokens: int = 256,
     stop_ids: Collection[int] | None = None,
     samples: int = 1,
     seed: int | None = None,

@@ -1,22 +1,18 @@
 """Decoding from text to text."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from lit_transformer.errors import UserError
-from lit_transformer.generation.decoding import Completion, generate
+from lit_transformer.generation.decoding import Completion, decode, generate
 from lit_transformer.generation.samplers import sampler_of
 from lit_transformer.generation.streaming import StopStrings, TextStream
 from lit_transformer.networks.base import Network
+from lit_transformer.vocabulary import Vocabulary
 
 
 class Tokenizer(Protocol):
     """What decoding needs of a tokenizer."""
-
-    @property
-    def start_id(self) -> int | None:
-        """What the first token of a document is predicted from."""
-        ...
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text."""
@@ -35,24 +31,31 @@ OnText = Callable[[Completion, str], None]
 """Called with a completion and the text that was added to it, as soon as it is certain."""
 
 
-def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """Token ids to start from; an empty prompt starts a document, or a line where documents have no start.
+def encode_prompt(tokenizer: Tokenizer, vocabulary: Vocabulary, prompt: str) -> list[int]:
+    """Token ids to start from, behind the token that begins a sequence where there is one.
+
+    An empty prompt starts a document: behind the end of another where nothing marks a beginning, and else on a new line.
 
     Raises:
         UserError: Characters that the tokenizer does not know, or nothing to start from.
     """
-    unknown = sorted({character for character in prompt if tokenizer.unknown(character) is not None})
-    if unknown:
-        signs = ", ".join(map(repr, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
-        raise UserError(f"the prompt has characters that the tokenizer does not know: {signs}")
-    tokens = tokenizer.encode(prompt)
-    if tokens:
+    start = [] if vocabulary.bos_id is None else [vocabulary.bos_id]
+    if tokens := start + encode_known(tokenizer, prompt):
         return tokens
-    if tokenizer.start_id is not None:
-        return [tokenizer.start_id]
+    if vocabulary.eos_id is not None:
+        return [vocabulary.eos_id]
     if tokenizer.unknown("\n") is None and (tokens := tokenizer.encode("\n")):
         return tokens
     raise UserError("the prompt is empty, and the tokenizer has no start or end token to begin with: give a prompt")
+
+
+def encode_known(tokenizer: Tokenizer, text: str, what: str = "the prompt") -> list[int]:
+    """Token ids of a text whose characters the tokenizer knows; the error names those that it does not."""
+    unknown = sorted({character for character in text if tokenizer.unknown(character) is not None})
+    if unknown:
+        signs = ", ".join(map(repr, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
+        raise UserError(f"{what} has characters that the tokenizer does not know: {signs}")
+    return tokenizer.encode(text)
 
 
 def complete(
@@ -80,58 +83,80 @@ def complete(
     Raises:
         UserError: A prompt that cannot be encoded or is longer than the context.
     """
-    rows = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    completions: list[Completion] = []
     if not stop and on_text is None:
+        rows = [encode_prompt(tokenizer, network.vocabulary, prompt) for prompt in prompts]
         completions = generate(network, rows, **options)
         for completion in completions:
             # Decoded behind the prompt, as some decoders write a token differently at the start of a text.
             start = rows[completion.prompt][-TextStream.anchor :] if prompts[completion.prompt] else []
             completion.text = tokenizer.decode(start + completion.tokens)[len(tokenizer.decode(start)) :]
         return completions
+    for completion, piece in stream(network, tokenizer, prompts, completions=completions, stop=stop, **options):
+        if on_text is not None:
+            on_text(completion, piece)
+    return completions
+
+
+def stream(
+    network: Network,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    *,
+    completions: list[Completion],
+    stop: Sequence[str] = (),
+    **options: Any,
+) -> Iterator[tuple[Completion, str]]:
+    """Completes texts as an iterator over pieces: yields a completion and the text that was added to it.
+
+    Args:
+        network: A decoder-only network.
+        tokenizer: The one that it was trained with.
+        prompts: Texts, which may be empty.
+        completions: Is filled with the completions at the start.
+        stop: Strings that end a completion.
+        options: ``generate``'s.
+    """
+    rows = [encode_prompt(tokenizer, network.vocabulary, prompt) for prompt in prompts]
     watches: dict[tuple[int, int], _Watch] = {}
 
     def watch_of(completion: Completion) -> "_Watch":
         key = completion.prompt, completion.sample
         if key not in watches:
             start = rows[completion.prompt] if prompts[completion.prompt] else []
-            watches[key] = _Watch(TextStream(tokenizer.decode, start), StopStrings(stop), on_text)
+            watches[key] = _Watch(TextStream(tokenizer.decode, start), StopStrings(stop))
         return watches[key]
 
-    def callback(grown: list[Completion]) -> None:
+    for grown in decode(network, rows, completions=completions, **options):
         for completion in grown:
-            watch_of(completion).grow(completion)
-
-    completions = generate(network, rows, callback=callback, **options)
+            if piece := watch_of(completion).grow(completion):
+                yield completion, piece
     for completion in completions:
-        if completion.reason != "stop string":
-            watch_of(completion).finish(completion)
-    return completions
+        if completion.reason != "stop string" and (piece := watch_of(completion).finish(completion)):
+            yield completion, piece
 
 
 class _Watch:
     """Follows one completion as text."""
 
-    def __init__(self, stream: TextStream, stops: StopStrings, on_text: OnText | None) -> None:
+    def __init__(self, stream: TextStream, stops: StopStrings) -> None:
         self.stream = stream
         self.stops = stops
-        self.on_text = on_text
 
-    def grow(self, completion: Completion) -> None:
-        """After one more token."""
+    def grow(self, completion: Completion) -> str:
+        """The text that is certain after one more token."""
         text, stopped = self.stops.push(self.stream.push(completion.tokens[-1]))
-        self._show(completion, text)
+        completion.text += text
         if stopped:
             completion.reason = "stop string"
+        return text
 
-    def finish(self, completion: Completion) -> None:
-        """After the last token: what was held back comes out."""
+    def finish(self, completion: Completion) -> str:
+        """What was held back, after the last token."""
         text, stopped = self.stops.push(self.stream.flush())
-        self._show(completion, text if stopped else text + self.stops.flush())
-
-    def _show(self, completion: Completion, text: str) -> None:
+        text = text if stopped else text + self.stops.flush()
         completion.text += text
-        if text and self.on_text is not None:
-            self.on_text(completion, text)
+        return text
 
 
 def sample_text(

@@ -54,9 +54,8 @@ def build(position=RoPE, kernel=None, max_len=64, seed=0, dims=None, **vocabular
 class Letters:
     """A tokenizer of single characters: token i is the i-th letter of the alphabet it is given."""
 
-    def __init__(self, letters: str = "\nabcdefghijkl", start_id: int | None = None) -> None:
+    def __init__(self, letters: str = "\nabcdefghijkl") -> None:
         self.letters = letters
-        self.start_id = start_id
 
     def encode(self, text):
         return [self.letters.index(letter) for letter in text]

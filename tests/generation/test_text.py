@@ -97,9 +97,13 @@ def test_streamed_text_is_the_text():
 
 
 def test_empty_prompts_start_a_document_or_a_line():
+    def first(network, prompt):
+        return complete(network, Letters(), [prompt], sampler=Sampler(), max_new_tokens=5, stop_ids=())[0].text
+
     network = build()
-    by_start = complete(network, Letters(start_id=5), [""], sampler=Sampler(), max_new_tokens=5)
-    assert by_start[0].text == complete(network, Letters(), ["e"], sampler=Sampler(), max_new_tokens=5)[0].text
+    assert first(build(eos_id=5), "") == first(network, "e")
+    assert first(build(bos_id=5, eos_id=6), "") == first(network, "e")
+    assert first(build(bos_id=5), "ab") == first(network, "eab")
     by_line = complete(network, Letters(), [""], sampler=Sampler(), max_new_tokens=5)
     assert by_line[0].text == complete(network, Letters(), ["\n"], sampler=Sampler(), max_new_tokens=5)[0].text
     with pytest.raises(UserError, match="the prompt is empty"):
