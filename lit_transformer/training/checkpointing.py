@@ -74,7 +74,8 @@ class Checkpointing(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuses validations in the middle of an accumulation window, where nothing can be saved."""
         interval, window = trainer.val_check_interval, trainer.accumulate_grad_batches
-        if isinstance(interval, int) and interval % window and trainer.enable_validation:
+        by_steps = getattr(trainer, "validate_every", None) is not None
+        if not by_steps and isinstance(interval, int) and interval % window and trainer.enable_validation:
             raise UserError(
                 f"trainer.val_check_interval: {interval} counts batches and is no multiple of "
                 f"trainer.accumulate_grad_batches {window}; take {-(-interval // window) * window}"

@@ -10,6 +10,7 @@ import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lit_transformer.checkpoints.loading import check_tokenizer
 from lit_transformer.checkpoints.parts import RUN_STATE
 from lit_transformer.errors import UserError
 from lit_transformer.training.generators import Generators
@@ -134,13 +135,19 @@ class RunState(Callback):
             "generators": _gathered(generators.to_plain(), trainer),
             "accumulate_grad_batches": trainer.accumulate_grad_batches,
         }
+        tokenizer = _tokenizer(trainer)
+        if tokenizer is not None:
+            checkpoint["tokenizer_sha256"] = tokenizer.fingerprint
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Takes over the clock and this rank's generators.
 
         Raises:
-            UserError: The checkpoint was written without a run state.
+            UserError: The checkpoint was written without a run state, or with another tokenizer.
         """
+        tokenizer = _tokenizer(trainer)
+        if tokenizer is not None:
+            check_tokenizer("the checkpoint", checkpoint, tokenizer)
         if trainer.state.fn != "fit":
             return
         state = checkpoint.get(RUN_STATE)
@@ -165,6 +172,10 @@ class RunState(Callback):
             if trainer.is_global_zero:
                 print(f"resumed on {trainer.world_size} ranks instead of {len(generators)}: dropout draws anew")
             self._generators = None
+
+
+def _tokenizer(trainer: Trainer) -> Any:
+    return getattr(getattr(trainer, "datamodule", None), "tokenizer", None)
 
 
 def _gathered(state: dict[str, Any], trainer: Trainer) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ class Signals(Callback):
     def __init__(self) -> None:
         self._received: int | None = None
         self._previous: dict[int, Any] = {}
+        self._begun = False
 
     @property
     def received(self) -> str | None:
@@ -45,6 +46,7 @@ class Signals(Callback):
         if stage != "fit" or threading.current_thread() is not threading.main_thread():
             return
         self._received = None
+        self._begun = False
         if not self._previous:
             self._previous = {number: signal.getsignal(number) for number in STOPPING}
         self._install()
@@ -74,8 +76,6 @@ class Signals(Callback):
             return False
         self._begun = True
         return True
-
-    _begun = False
 
     def _install(self) -> None:
         for number in STOPPING:
