@@ -8,10 +8,32 @@ from lit_transformer.blocks.attention import Attention, BaseAttention
 from lit_transformer.blocks.auxiliary import Auxiliary
 from lit_transformer.blocks.cache import Cache, LayerCache
 from lit_transformer.blocks.context import Context, Visibility
+from lit_transformer.blocks.differential_attention import DifferentialAttention
 from lit_transformer.blocks.embedding import Embedding, Head, LinearHead, ScaledEmbedding, TiedHead
-from lit_transformer.blocks.feed_forward import GEGLU, MLP, FeedForward, SwiGLU
+from lit_transformer.blocks.experts import Experts
+from lit_transformer.blocks.feed_forward import (
+    GEGLU,
+    GELU,
+    GLU,
+    MLP,
+    Activation,
+    Bilinear,
+    FeedForward,
+    Gated,
+    Identity,
+    ReGLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    SquaredReLU,
+    SwiGLU,
+    Tanh,
+)
+from lit_transformer.blocks.gated_attention import GatedAttention
 from lit_transformer.blocks.kernels import EagerKernel, Kernel, SdpaKernel
+from lit_transformer.blocks.latent_attention import LatentAttention
 from lit_transformer.blocks.layer import Layer
+from lit_transformer.blocks.linear_attention import LinearAttention, PositiveELU, RecurrentState
 from lit_transformer.blocks.masks import (
     And,
     BigBird,
@@ -29,7 +51,8 @@ from lit_transformer.blocks.masks import (
     Sites,
     SlidingWindow,
 )
-from lit_transformer.blocks.norms import LayerNorm, Norm, RMSNorm
+from lit_transformer.blocks.moe import Capacity, Dispatch, Dropless, MixtureOfExperts
+from lit_transformer.blocks.norms import BatchNorm, DynamicTanh, LayerNorm, NoNorm, Norm, RMSNorm
 from lit_transformer.blocks.position import (
     FIRE,
     NTK,
@@ -52,15 +75,41 @@ from lit_transformer.blocks.position import (
     XPos,
     YaRN,
 )
-from lit_transformer.blocks.residual import PostNorm, PreNorm, Residual
+from lit_transformer.blocks.residual import (
+    DeepNorm,
+    LayerScale,
+    Parallel,
+    PostNorm,
+    PreNorm,
+    Residual,
+    ReZero,
+    Sandwich,
+)
+from lit_transformer.blocks.routing import (
+    Balance,
+    BiasBalancing,
+    LoadBalancingLoss,
+    Router,
+    RouterZLoss,
+    Routing,
+    SigmoidRouter,
+    SoftmaxRouter,
+    SwitchRouter,
+    update_balance,
+)
 from lit_transformer.blocks.stack import Stack
 
 __all__ = [
-    "FIRE", "GEGLU", "MLP", "NTK", "ALiBi", "And", "Attention", "BigBird", "BlockSparse", "Cache", "Causal",
-    "CausalRelativeBias", "CoPE", "Context", "Dilated", "Documents", "DynamicNTK", "EagerKernel", "Embedding",
-    "FeedForward", "FixedSparse", "Full", "GlobalTokens", "Head", "InterpolatedLearned", "Kernel", "Layer",
-    "LayerCache", "LayerNorm", "Learned", "LinearHead", "LinearScaling", "Llama3Scaling", "Mask", "NoPosition",
-    "Norm", "Or", "Position", "PostNorm", "PreNorm", "PrefixCausal", "RMSNorm", "Randomised", "RelativeBias",
-    "Residual", "RoPE", "ScaledEmbedding", "Scaling", "SdpaKernel", "Shaw", "Sinks", "Sinusoidal", "Sites",
-    "SlidingWindow", "Stack", "SwiGLU", "TiedHead", "Visibility", "XPos", "YaRN",
+    "FIRE", "GEGLU", "GELU", "GLU", "MLP", "NTK", "ALiBi", "Activation", "And", "Attention", "Auxiliary", "Balance",
+    "BaseAttention", "BatchNorm", "BiasBalancing", "BigBird", "Bilinear", "BlockSparse", "Cache", "Capacity",
+    "Causal", "CausalRelativeBias", "CoPE", "Context", "DeepNorm", "DifferentialAttention", "Dilated", "Dispatch",
+    "Documents", "Dropless", "DynamicNTK", "DynamicTanh", "EagerKernel", "Embedding", "Experts", "FeedForward",
+    "FixedSparse", "Full", "Gated", "GatedAttention", "GlobalTokens", "Head", "Identity", "InterpolatedLearned",
+    "Kernel", "LatentAttention", "Layer", "LayerCache", "LayerNorm", "LayerScale", "Learned", "LinearAttention",
+    "LinearHead", "LinearScaling", "Llama3Scaling", "LoadBalancingLoss", "Mask", "MixtureOfExperts", "NoNorm",
+    "NoPosition", "Norm", "Or", "Parallel", "Position", "PositiveELU", "PostNorm", "PreNorm", "PrefixCausal",
+    "RMSNorm", "Randomised", "ReGLU", "ReLU", "ReZero", "RecurrentState", "RelativeBias", "Residual", "RoPE",
+    "Router", "RouterZLoss", "Routing", "Sandwich", "ScaledEmbedding", "Scaling", "SdpaKernel", "Shaw", "SiLU",
+    "Sigmoid", "SigmoidRouter", "Sinks", "Sinusoidal", "Sites", "SlidingWindow", "SoftmaxRouter", "SquaredReLU",
+    "Stack", "SwiGLU", "SwitchRouter", "Tanh", "TiedHead", "Visibility", "XPos", "YaRN", "update_balance",
 ]  # fmt: skip

@@ -88,12 +88,19 @@ class Attention(BaseAttention):
         self, x: Float[Tensor, "B T D"], context: Context, cache: LayerCache | None = None
     ) -> tuple[Float[Tensor, "B T D"], LayerCache | None]:
         """Every token gathers from the tokens it may see; returns the cache with the new keys and values in it."""
+        y, cache = self.gather(x, context, cache)
+        return self.output(y), cache
+
+    def gather(
+        self, x: Float[Tensor, "B T D"], context: Context, cache: LayerCache | None
+    ) -> tuple[Float[Tensor, "B T HK"], LayerCache | None]:
+        """What the heads found, side by side."""
         q, k, v = self._heads(self.query(x)), self._heads(self.key(x)), self._heads(self.value(x))
         if self.query_norm is not None and self.key_norm is not None:
             q, k = self.query_norm(q, context), self.key_norm(k, context)
         q, k, v = context.remember(q, k, v, cache)
         y = context.attend(q, k, v, self.dropout if self.training else 0.0)
-        return self.output(y.transpose(1, 2).flatten(2)), cache
+        return y.transpose(1, 2).flatten(2), cache
 
     def new_cache(self, batch: int, max_len: int, device: torch.device, dtype: torch.dtype) -> LayerCache:
         """Room for ``max_len`` keys and values."""

@@ -6,38 +6,58 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lit_transformer.blocks.linear import Linear
-from lit_transformer.dims import Dims
+from lit_transformer.blocks.norms import NormFactory
+from lit_transformer.dims import Dims, SizeError
+from lit_transformer.errors import UserError
 
 
 class Embedding(nn.Module):
-    """A vector per token.
+    """A vector per token, and one per token type where there are types.
 
     Args:
         size: Number of tokens V.
         dims: Sizes.
         dropout: Share of the embedded stream that is dropped in training.
+        types: Number of token types (BERT's segments); 0: the network knows none.
+        norm: Makes a norm of the embedded stream, behind the position (BERT, BLOOM); none if left out.
     """
 
-    def __init__(self, size: int, dims: Dims, dropout: float = 0.0) -> None:
+    def __init__(
+        self, size: int, dims: Dims, dropout: float = 0.0, types: int = 0, norm: NormFactory | None = None
+    ) -> None:
         super().__init__()
+        if types < 0:
+            raise SizeError("embedding.types", f"is {types}, must be at least 0")
         self.weight = nn.Parameter(torch.empty(size, dims.d_model))
+        self.types = nn.Parameter(torch.empty(types, dims.d_model)) if types else None
+        self.norm = norm(dims) if norm else None
         self.dropout = dropout
 
-    def forward(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """Looks up."""
-        return F.embedding(tokens, self.weight)
+    def forward(self, tokens: Int[Tensor, "B T"], types: Int[Tensor, "B T"] | None = None) -> Float[Tensor, "B T D"]:
+        """Looks up; ``types`` left out are 0.
+
+        Raises:
+            UserError: Types are given and the embedding has none.
+        """
+        x = F.embedding(tokens, self.weight)
+        if self.types is None:
+            if types is not None:
+                raise UserError("embedding.types: is 0, and the batch has token types; say how many there are")
+            return x
+        return x + (self.types[0] if types is None else F.embedding(types, self.types))
 
     def drop(self, x: Tensor) -> Tensor:
-        """Dropout, after the position was added."""
+        """Norm and dropout, after the position was added."""
+        x = x if self.norm is None else self.norm(x)
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
 class ScaledEmbedding(Embedding):
     """Embeddings times sqrt(D), as in the original Transformer and Gemma."""
 
-    def forward(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+    def forward(self, tokens: Int[Tensor, "B T"], types: Int[Tensor, "B T"] | None = None) -> Float[Tensor, "B T D"]:
         """Looks up and scales."""
-        return F.embedding(tokens, self.weight) * float(self.weight.shape[-1] ** 0.5)
+        return super().forward(tokens, types) * float(self.weight.shape[-1] ** 0.5)
 
 
 class Head(nn.Module):

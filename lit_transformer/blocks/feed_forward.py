@@ -11,6 +11,7 @@ from lit_transformer.blocks.context import Context
 from lit_transformer.blocks.linear import Linear, ResidualLinear
 from lit_transformer.dims import Dims
 
+
 class Activation(nn.Module):
     """Base of the activation functions: elementwise, no parameters."""
 
@@ -120,7 +121,7 @@ class MLP(FeedForward):
 class Gated(FeedForward):
     """A gate decides which hidden units speak (Shazeer, 2020, arXiv:2002.05202).
 
-    With ``d_ff`` left out the hidden width is 8/3 D, rounded up to a multiple of 8, so that an MLP has as many parameters.
+    With ``d_ff`` left out the hidden width is 8/3 D, rounded up to a multiple of 8: an MLP has as many parameters.
 
     Args:
         dims: Sizes.

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_transformer.blocks.context import Context
-from lit_transformer.blocks.recomputing import is_recomputing
+from lit_transformer.blocks.running import RunningState, is_recomputing
 from lit_transformer.dims import Dims, SizeError
 
 
@@ -109,7 +109,7 @@ class DynamicTanh(Norm):
             super().initialise_parameter(name, parameter, generator)
 
 
-class BatchNorm(Norm):
+class BatchNorm(Norm, RunningState):
     """Batch normalisation over tokens (Ioffe & Szegedy, 2015, arXiv:1502.03167), padding left out.
 
     In training each feature is normalised over all tokens of the batch, later ones included: a language model sees

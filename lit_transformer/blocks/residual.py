@@ -13,7 +13,7 @@ from lit_transformer.blocks.norms import NoNorm, Norm, NormFactory
 from lit_transformer.dims import Dims, SizeError
 
 Sublayer = Callable[[Tensor], tuple[Tensor, Any]]
-"""Attention or feed-forward with everything but its input filled in; what it returns beside (B, T, D) is handed through."""
+"""Attention or feed-forward with all but its input filled in; what it returns beside (B, T, D) is handed through."""
 
 
 class Residual(nn.Module):
@@ -83,7 +83,7 @@ class PostNorm(Residual):
 
 
 class Sandwich(PreNorm):
-    """``x + norm(f(norm(x)))``: what is added is normalised too (CogView: Ding et al., 2021, arXiv:2105.13290; Gemma 2).
+    """``x + norm(f(norm(x)))``: what is added is normalised too (Ding et al., 2021, arXiv:2105.13290; Gemma 2).
 
     Args:
         dims: Sizes.
@@ -103,7 +103,7 @@ class Sandwich(PreNorm):
 
 
 class Parallel(PreNorm):
-    """``x + f(norm(x)) + g(norm(x))``: the sublayers read the same input, behind one norm (GPT-J; PaLM: arXiv:2204.02311).
+    """``x + f(norm(x)) + g(norm(x))``: the sublayers read the same, behind one norm (GPT-J; PaLM, arXiv:2204.02311).
 
     Args:
         dims: Sizes.
@@ -129,12 +129,12 @@ class Parallel(PreNorm):
 
 
 class DeepNorm(Residual):
-    """``norm(a x + f(x))``, with smaller weights at the start: post-norm to 1,000 layers (Wang et al., 2022, arXiv:2203.00555).
+    """``norm(a x + f(x))`` with smaller weights at the start: post-norm for 1,000 layers (Wang et al., 2022).
 
     For the N layers of a decoder-only or encoder-only network, a = (2N)^(1/4) and values, outputs and feed-forwards
     start with a gain of b = (8N)^(-1/4). A layer with cross-attention (three sublayers) takes the decoder's numbers,
     a = (3N)^(1/4) and b = (12N)^(-1/4). Those of the encoder beside a decoder depend on both depths, N and M, and must
-    be given: a = 0.81 (N^4 M)^(1/16) and b = 0.87 (N^4 M)^(-1/16).
+    be given: a = 0.81 (N^4 M)^(1/16) and b = 0.87 (N^4 M)^(-1/16) (arXiv:2203.00555, figure 2).
 
     Args:
         dims: Sizes; ``n_layers`` is N.
@@ -200,7 +200,9 @@ class Gain(nn.Module):
 
 
 class ReZero(Residual):
-    """``x + a f(x)``, a = 0 at the start; no norm stands anywhere, whatever ``norm`` says (Bachlechner et al., 2020, arXiv:2003.04887).
+    """``x + a f(x)``, a = 0 at the start (Bachlechner et al., 2020, arXiv:2003.04887).
+
+    No norm stands anywhere, whatever ``norm`` says.
 
     Args:
         dims: Sizes.
