@@ -114,7 +114,8 @@ def test_tiles_never_lose_a_pair(name, packed):
 
 @pytest.mark.parametrize("mask", [
     Causal(), Causal() & SlidingWindow(16), SlidingWindow(16) | GlobalTokens(4), BigBird(8, 1, 1, 2),
-    Causal() & (SlidingWindow(12) | Sinks(4)), Dilated(16) | SlidingWindow(16), FixedSparse(8, 2), Causal() & BigBird(8),
+    Causal() & (SlidingWindow(12) | Sinks(4)), Dilated(16) | SlidingWindow(16), FixedSparse(8, 2),
+    Causal() & BigBird(8),
 ], ids=repr)  # fmt: skip
 def test_tiles_are_exact_where_it_matters(mask):
     quick = plain_tiles(mask, 0, 64, 64, 8, 8)
