@@ -6,7 +6,7 @@ from pathlib import Path
 from lit_transformer.checkpoints.reading import read_footer, verify
 from lit_transformer.errors import LitTransformerError, UserError
 
-_PATTERNS = ("*.ckpt", "checkpoints/*.ckpt", "*/checkpoints/*.ckpt")
+_PATTERNS = ("*.ckpt", "checkpoints/*.ckpt", "*/checkpoints/*.ckpt", "*/*/checkpoints/*.ckpt")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,14 @@ def candidates(folder: str | Path) -> list[Path]:
     """Checkpoint files of a run folder, or of all runs in a folder of runs; the most recent run first."""
     folder = Path(folder)
     files = {file for pattern in _PATTERNS for file in folder.glob(pattern) if file.is_file()}
-    return sorted(files, key=lambda file: (str(file.parent), file.name), reverse=True)
+    return sorted(files, key=lambda file: (*_run(file), file.name), reverse=True)
+
+
+def _run(file: Path) -> tuple[str, str]:
+    """What orders runs: the name of the run's folder, which is a time, then where it is."""
+    folder = file.absolute().parent
+    folder = folder.parent if folder.name == "checkpoints" else folder
+    return folder.name, str(folder)
 
 
 def find_newest(folder: str | Path) -> Found | None:
@@ -54,7 +61,7 @@ def find_newest(folder: str | Path) -> Found | None:
             steps[file] = read_footer(file).step
         except LitTransformerError as error:
             skipped.append(str(error))
-    for file in sorted(steps, key=lambda file: (str(file.parent), steps[file], file.name), reverse=True):
+    for file in sorted(steps, key=lambda file: (_run(file), steps[file], file.name), reverse=True):
         try:
             return Found(file, verify(file).step, tuple(skipped))
         except LitTransformerError as error:

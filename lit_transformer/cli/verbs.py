@@ -11,5 +11,7 @@ VERBS: dict[str, str] = {
     "test": "evaluate a checkpoint on the test split",
     "predict": "write a checkpoint's predictions",
     "generate": "continue a text with a trained model",
+    "checkpoint": "inspect and verify checkpoints",
+    "verify-resume": "prove that a killed run of a recipe goes on exactly",
     "recipes": "list, show, copy and validate recipes",
 }

@@ -1,6 +1,8 @@
 """Where a run stands: its clock, its random generators, and the proof that all parts of a checkpoint belong together."""
 
 import contextlib
+import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -66,6 +68,7 @@ class RunState(Callback):
         self._starts_window = True
         self._skipped = False
         self._resumed = False
+        self._stored_rate: tuple[str, float] | None = None
 
     def skip_window(self) -> None:
         """Tells the clock that the current window's update is not applied."""
@@ -77,9 +80,16 @@ class RunState(Callback):
         return self._skipped
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sets the generators before the first batch is fetched."""
+        """Sets the generators before the first batch is fetched, and says where the schedule is another one."""
         if self._resumed and self._generators is not None:
             self._generators.restore(trainer.strategy.root_device)
+        stored, self._stored_rate = self._stored_rate, None
+        now = _rate(trainer)
+        if stored is not None and now is not None and stored != now and trainer.is_global_zero:
+            say(
+                f"another schedule: at step {trainer.global_step} {stored[0]} gave a learning rate of {stored[1]:.6g}, "
+                f"{now[0]} gives {now[1]:.6g} from here on"
+            )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Sets the generators to where the last window left them."""
@@ -134,6 +144,7 @@ class RunState(Callback):
             "steps": steps,
             "generators": _gathered(generators.to_plain(), trainer),
             "accumulate_grad_batches": trainer.accumulate_grad_batches,
+            "rate": _rate(trainer),
         }
         tokenizer = _tokenizer(trainer)
         if tokenizer is not None:
@@ -163,6 +174,8 @@ class RunState(Callback):
         self._tokens = None
         self._starts_window = True
         self._resumed = True
+        rate = state.get("rate")
+        self._stored_rate = None if rate is None else (str(rate[0]), float(rate[1]))
         generators = state["generators"]
         rank = trainer.global_rank
         if len(generators) == trainer.world_size:
@@ -170,8 +183,22 @@ class RunState(Callback):
         else:
             # the order of samples does not depend on the number of ranks, dropout's draws do
             if trainer.is_global_zero:
-                print(f"resumed on {trainer.world_size} ranks instead of {len(generators)}: dropout draws anew")
+                say(f"resumed on {trainer.world_size} ranks instead of {len(generators)}: dropout draws anew")
             self._generators = None
+
+
+def say(message: str) -> None:
+    """Tells the user, and the log of the run."""
+    print(message, file=sys.stderr)
+    logging.getLogger("lit_transformer.run").info(message)
+
+
+def _rate(trainer: Trainer) -> tuple[str, float] | None:
+    """Name of the schedule and the learning rate of the coming update."""
+    for config in trainer.lr_scheduler_configs:
+        scheduler = config.scheduler
+        return type(getattr(scheduler, "schedule", scheduler)).__name__, float(scheduler.optimizer.param_groups[0]["lr"])
+    return None
 
 
 def _tokenizer(trainer: Trainer) -> Any:

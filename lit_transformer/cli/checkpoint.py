@@ -1,0 +1,109 @@
+"""``lit-transformer checkpoint``: look into checkpoint files, and check that they are whole."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lit_transformer.checkpoints.finding import candidates
+from lit_transformer.checkpoints.reading import read, verify
+from lit_transformer.cli.options import OptionParser
+from lit_transformer.errors import EXIT_DONE, LitTransformerError, UserError
+
+PLACE = "a checkpoint file, or a run folder: all of its checkpoints"
+
+
+def run(argv: list[str]) -> int:
+    """Runs the verb."""
+    parser = OptionParser(
+        "checkpoint", "Inspect and verify checkpoints.", "lit-transformer checkpoint verify runs/quickstart"
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_ActionParser)
+    for name, do in (("inspect", inspect_files), ("verify", verify_files)):
+        action = actions.add_parser(name, help=_ActionParser.SUMMARIES[name])
+        action.add_argument("checkpoint", nargs="+", metavar="CHECKPOINT", help=PLACE)
+        action.set_defaults(do=do)
+    options = parser.parse_args(argv)
+    return int(options.do(options))
+
+
+class _ActionParser(OptionParser):
+    SUMMARIES = {
+        "inspect": "Print what a checkpoint holds: step, clock, sizes, recipe of the network, vocabulary.",
+        "verify": "Read every byte and compare with the stored SHA-256; one line a file.",
+    }
+
+    def __init__(self, prog: str, **kwargs: Any) -> None:
+        name = prog.rpartition(" ")[2]
+        example = f"lit-transformer checkpoint {name} runs/quickstart/20260101-120000"
+        super().__init__(f"checkpoint {name}", self.SUMMARIES[name], example, **kwargs)
+
+
+def verify_files(options: argparse.Namespace) -> int:
+    """Prints a line per file; the exit code is that of the worst."""
+    code = EXIT_DONE
+    for path in _files(options.checkpoint):
+        try:
+            footer = verify(path)
+            print(f"{path}: good, step {footer.step}, {_size(path.stat().st_size)}, sha256 {footer.sha256[:16]}")
+        except LitTransformerError as error:
+            print(error)
+            code = max(code, error.exit_code)
+    return code
+
+
+def inspect_files(options: argparse.Namespace) -> int:
+    """Prints what is in each file."""
+    for path in _files(options.checkpoint):
+        print(f"{path}: {_size(path.stat().st_size) if path.is_file() else '?'}")
+        for name, value in describe(read(path)):
+            print(f"  {name:<18} {value}")
+    return EXIT_DONE
+
+
+def describe(checkpoint: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names and values of what is worth knowing of a checkpoint's content."""
+    clock = checkpoint.get("run_state", {}).get("clock", {})
+    yield "step", f"{checkpoint['global_step']:,}"
+    for name in ("applied", "batches", "samples", "tokens"):
+        if name in clock:
+            yield {"applied": "updates applied"}.get(name, name), f"{clock[name]:,}"
+    weights = {k: v for k, v in checkpoint["state_dict"].items() if hasattr(v, "numel")}
+    unique = {v.untyped_storage().data_ptr(): v for v in weights.values()}
+    kinds = sorted({str(v.dtype).removeprefix("torch.") for v in weights.values()})
+    yield "parameters", f"{sum(v.numel() for v in unique.values()):,} in {len(weights)} tensors ({', '.join(kinds)})"
+    average = checkpoint.get("ema")
+    yield "averaged weights", f"decay {average['decay']}, {average['updates']:,} updates" if average else "none"
+    for name, state in checkpoint.get("callbacks", {}).items():
+        if isinstance(state, dict) and state.get("best_step") is not None:
+            yield "best", f"{state['best_score']:.6g} at step {state['best_step']:,} ({name.partition('{')[0]})"
+    vocabulary = checkpoint.get("vocabulary", {})
+    yield "vocabulary", ", ".join(f"{k} {v}" for k, v in vocabulary.items() if v is not None) or "none"
+    yield "tokenizer", str(checkpoint.get("tokenizer_sha256", "none"))[:16]
+    ranks = len(checkpoint.get("run_state", {}).get("generators", []))
+    yield "written by", f"lightning {checkpoint.get('pytorch-lightning_version', '?')}, {ranks} process(es)"
+    yield from _flat(checkpoint.get("hyper_parameters", {}))
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for name, each in value.items():
+            plain = name in ("class_path", "init_args")
+            yield from _flat(each, key if plain else f"{key}.{name}" if key else str(name))
+    elif value is not None:
+        yield key or "model", str(value)
+
+
+def _files(places: list[str]) -> Iterator[Path]:
+    for place in map(Path, places):
+        if not place.is_dir():
+            yield place
+            continue
+        files = candidates(place)
+        if not files:
+            raise UserError(f"{place}: holds no checkpoint")
+        yield from files
+
+
+def _size(n: int) -> str:
+    return f"{n / 1e9:.2f} GB" if n >= 1e9 else f"{n / 1e6:.2f} MB"
