@@ -11,7 +11,7 @@ from lit_transformer.dims import Dims, SizeError
 def inverse_frequencies(base: float | Tensor, size: int, positions: Tensor, dtype: torch.dtype) -> Tensor:
     """Radians per position, (size / 2): base^(-2i / size)."""
     exponents = torch.arange(0, size, 2, device=positions.device, dtype=dtype) / size
-    return base**-exponents
+    return 1.0 / base**exponents
 
 
 class Scaling:
