@@ -57,6 +57,10 @@ class Corpus:
         """Fingerprint of everything that ``read`` would give, without tokenising it."""
         raise NotImplementedError
 
+    def source(self, split: str) -> str:
+        """What an error about a whole split calls it."""
+        return f"{type(self).__name__}, split {split}"
+
     def has_split(self, split: str) -> bool:
         """Whether ``documents(split)`` can be read."""
         return split in self.splits() or (split == "validation" and self._carves)
@@ -113,7 +117,7 @@ class Corpus:
             sizes.append(len(document.text))
             hashes.append(digest(document.text))
         if not sizes:
-            raise UserError(f"data.corpus: {type(self).__name__} holds no text")
+            raise UserError(f"{self.source('train')}: holds no text")
         wanted = self.validation_fraction * sum(sizes)
         held_out: set[str] = set()
         filled = 0
@@ -124,7 +128,7 @@ class Corpus:
         inside = [key in held_out for key in hashes]
         if len(sizes) > 1 and all(inside):
             raise UserError(
-                f"data.corpus: cannot carve a validation split out of {len(sizes)} documents; "
+                f"{self.source('train')}: cannot carve a validation split out of {len(sizes)} documents; "
                 "give one (data_files: {validation: ...})"
             )
         self._carved = inside, max(1, min(sizes[0] - 1, round(sizes[0] * (1 - self.validation_fraction))))

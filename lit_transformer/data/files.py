@@ -72,7 +72,7 @@ class FilesCorpus(Corpus):
         if self.data_files is None:
             if not self.data_dir.is_dir():
                 raise UserError(f"data.corpus.data_dir: {self.data_dir} is not a folder")
-            found = {split: sorted(self.data_dir.glob(f"{split}.*")) for split in SPLITS}
+            found = {split: self._checked(split, sorted(self.data_dir.glob(f"{split}.*"))) for split in SPLITS}
             if not found["train"]:
                 raise UserError(f"data.corpus.data_dir: no file train.* in {self.data_dir}; name them by data_files")
             return {split: paths for split, paths in found.items() if paths}
@@ -86,13 +86,21 @@ class FilesCorpus(Corpus):
         }
 
     def _find(self, split: str, name: str) -> list[Path]:
-        paths = files_in(name, self.data_dir)
+        return self._checked(split, files_in(name, self.data_dir))
+
+    @staticmethod
+    def _checked(split: str, paths: list[Path]) -> list[Path]:
         for path in paths:
             if not path.exists():
                 raise UserError(f"{path}: no such data file (data.corpus.data_files, {split})")
             if path.is_file() and path.stat().st_size == 0:
                 raise UserError(f"{path}: empty data file (data.corpus.data_files, {split})")
         return paths
+
+    def source(self, split: str) -> str:
+        """The first file, and how many more."""
+        first, *more = self.files[split]
+        return f"{first} and {len(more)} more" if more else str(first)
 
     def splits(self) -> Sequence[str]:
         """The splits that have files."""

@@ -68,7 +68,7 @@ class BlockStream:
             document = next(self._pass, None)
             if document is None:
                 if self._documents == 0:
-                    raise UserError("data.corpus: the train split holds no text")
+                    raise UserError(f"{self.corpus.source('train')}: holds no text")
                 self.go_to(self._epoch + 1, 0, 0)
             else:
                 ids = next(encoded([document], self.tokenizer))[1]
@@ -89,7 +89,7 @@ class BlockStream:
                 self._offset += taken
                 seen = 0
             elif (seen := seen + 1) > 1_000_000:
-                raise UserError("data.corpus: a million documents without a token to predict")
+                raise UserError(f"{self.corpus.source('train')}: a million documents without a token to predict")
             if self._offset >= len(document) - 1:
                 self._current, self._offset = None, 0
                 self._documents += 1

@@ -173,5 +173,6 @@ def prepared_tokens(corpus: Corpus, split: str, tokenizer: Tokenizer, cache: Cac
     key = {"format": FORMAT, "tokenizer": tokenizer.fingerprint, "corpus": corpus.fingerprint(split)}
     tokens = TokenFile.open(cache.entry("tokens", key, build))
     if tokens.statistics.targets == 0:
-        raise UserError(f"data.corpus: the {split} split holds no text to predict")
+        source = corpus.source(split if split in corpus.splits() else "train")
+        raise UserError(f"{source}: the {split} split holds no text to predict")
     return tokens

@@ -35,7 +35,9 @@ def random_texts(count: int, longest: int, seed: int = 0, alphabet: str = "abcde
 
 @pytest.fixture
 def corpus() -> ListCorpus:
-    return ListCorpus(train=random_texts(40, 60), validation=random_texts(7, 30, seed=1), test=random_texts(3, 20, seed=2))
+    return ListCorpus(
+        train=random_texts(40, 60), validation=random_texts(7, 30, seed=1), test=random_texts(3, 20, seed=2)
+    )
 
 
 @pytest.fixture

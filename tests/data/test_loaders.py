@@ -1,4 +1,4 @@
-"""The order of samples is one, whoever reads it; nothing is read twice or lost, in training, evaluation and resuming."""
+"""The order of samples is one, whoever reads it; nothing is read twice or lost, in training or evaluation."""
 
 import random
 from pathlib import Path
@@ -40,12 +40,16 @@ def global_ids(blocks: PackedBlocks, batch_size: int, world: int, accumulate: in
     return [number for batches in zip(*per_rank, strict=True) for ids in batches for number in ids][:samples]
 
 
-@pytest.mark.parametrize(("batch_size", "world", "accumulate"), [(1, 1, 1), (3, 2, 1), (4, 3, 2), (2, 4, 3), (50, 2, 2)])
+@pytest.mark.parametrize(
+    ("batch_size", "world", "accumulate"), [(1, 1, 1), (3, 2, 1), (4, 3, 2), (2, 4, 3), (50, 2, 2)]
+)
 def test_order_does_not_depend_on_ranks_or_batch_size(
     blocks: PackedBlocks, batch_size: int, world: int, accumulate: int
 ) -> None:
     samples = 3 * len(blocks) + 5
-    assert global_ids(blocks, batch_size, world, accumulate, samples) == SampleOrder(len(blocks), 1)(0, samples).tolist()
+    assert (
+        global_ids(blocks, batch_size, world, accumulate, samples) == SampleOrder(len(blocks), 1)(0, samples).tolist()
+    )
 
 
 def test_each_block_once_in_each_epoch_and_epochs_differ(blocks: PackedBlocks) -> None:

@@ -94,9 +94,7 @@ def test_shifted_grid_moves_and_misses_less_than_a_block(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("grid", [FixedGrid(), ShiftedGrid()])
 @pytest.mark.parametrize("block_size", [4, 16, 5000])
-def test_target_counts_are_those_of_the_batch(
-    tmp_path: Path, grid: FixedGrid | ShiftedGrid, block_size: int
-) -> None:
+def test_target_counts_are_those_of_the_batch(tmp_path: Path, grid: FixedGrid | ShiftedGrid, block_size: int) -> None:
     source, _ = token_file(tmp_path, random_texts(30, 25), WITHOUT)
     blocks = PackedBlocks(source, block_size, grid)
     ids = np.append(np.arange(2 * len(blocks)), PADDING)
