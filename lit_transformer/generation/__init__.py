@@ -1,6 +1,7 @@
 """Decoding: one loop over a network and its cache, and the objects that steer it."""
 
 from lit_transformer.generation.decoding import Completion, generate
+from lit_transformer.generation.devices import device_of
 from lit_transformer.generation.model import Model
 from lit_transformer.generation.runner import Runner
 from lit_transformer.generation.samplers import (
@@ -22,6 +23,6 @@ from lit_transformer.generation.text import complete, sample_text
 
 __all__ = [
     "Choice", "Completion", "Greedy", "History", "LogitsProcessor", "MinP", "Model", "Multinomial", "Runner", "Sampler",
-    "Score", "StopStrings", "Temperature", "TextStream", "TopK", "TopP", "complete", "generate", "sample_text",
-    "sampler_of", "score",
+    "Score", "StopStrings", "Temperature", "TextStream", "TopK", "TopP", "complete", "device_of", "generate",
+    "sample_text", "sampler_of", "score",
 ]  # fmt: skip

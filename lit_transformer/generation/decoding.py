@@ -172,6 +172,10 @@ def check(network: Network, rows: Sequence[Sequence[int]], context: int | None) 
     window = network.dims.max_len if context is None else context
     if window is not None and window < 2:
         raise UserError(f"context: is {window}, must be at least 2")
+    if context is not None and network.dims.max_len is not None and context > network.dims.max_len:
+        # Positions that end somewhere (Learned) say so now, not in the middle of a text.
+        far = torch.full((1, 1), context - 1, device=next(network.parameters()).device)
+        network(torch.zeros_like(far), positions=far)
     size = network.vocabulary.size
     for i, row in enumerate(rows):
         which = "the prompt" if len(rows) == 1 else f"prompt {i}"

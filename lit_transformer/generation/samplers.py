@@ -195,9 +195,7 @@ class Sampler:
             logits = processor(logits, history)
         return logits
 
-    def __call__(
-        self, logits: Float[Tensor, "R V"], history: History, draws: Float[Tensor, " R"]
-    ) -> Int[Tensor, " R"]:
+    def __call__(self, logits: Float[Tensor, "R V"], history: History, draws: Float[Tensor, " R"]) -> Int[Tensor, " R"]:
         """The next tokens."""
         return self.choice(self.process(logits, history), draws)
 

@@ -34,7 +34,7 @@ OnText = Callable[[Completion, str], None]
 def encode_prompt(tokenizer: Tokenizer, vocabulary: Vocabulary, prompt: str) -> list[int]:
     """Token ids to start from, behind the token that begins a sequence where there is one.
 
-    An empty prompt starts a document: behind the end of another where nothing marks a beginning, and else on a new line.
+    An empty prompt starts a document: behind the end of another where nothing marks a beginning, else on a new line.
 
     Raises:
         UserError: Characters that the tokenizer does not know, or nothing to start from.
@@ -118,6 +118,7 @@ def stream(
         options: ``generate``'s.
     """
     rows = [encode_prompt(tokenizer, network.vocabulary, prompt) for prompt in prompts]
+    StopStrings(stop)  # refused before anything is decoded, not at the first token
     watches: dict[tuple[int, int], _Watch] = {}
 
     def watch_of(completion: Completion) -> "_Watch":

@@ -7,6 +7,7 @@ from lit_transformer.blocks.position import ALiBi, Learned, NoPosition, RoPE
 from lit_transformer.errors import UserError
 from lit_transformer.generation import Sampler, generate, sampler_of
 from lit_transformer.generation.runner import Runner, left_padded
+
 from .small import KERNELS, POSITIONS, SIZE, build
 
 GREEDY = Sampler()

@@ -40,7 +40,9 @@ def test_a_stream_that_is_left_restores_the_network(network):
 
 def test_a_sampler_of_ones_own_or_options(network):
     model = Model(network, Letters())
-    assert model.generate("a", sampler=Sampler(), max_new_tokens=5) == model.generate("a", temperature=0, max_new_tokens=5)
+    assert model.generate("a", sampler=Sampler(), max_new_tokens=5) == model.generate(
+        "a", temperature=0, max_new_tokens=5
+    )
     with pytest.raises(TypeError, match="either sampler or top_k"):
         model.generate("a", sampler=Sampler(), top_k=3)
 

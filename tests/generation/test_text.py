@@ -4,6 +4,7 @@ import pytest
 
 from lit_transformer.errors import UserError
 from lit_transformer.generation import Sampler, StopStrings, TextStream, complete, sample_text, sampler_of
+
 from .small import Letters, build
 
 TEXT = "naïve café — 你好, мир! 👩‍👩‍👧‍👦 \N{REPLACEMENT CHARACTER} end"
