@@ -48,9 +48,11 @@ class Cache:
             return place
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with self._locked(name):
+            with self._locked(name) as alone:
                 fault = fault_of(place)
                 if fault is not None:
+                    if alone:  # so what lies beside it was left by a killed build
+                        self._sweep(name)
                     self._rebuild(place, fault, key, build)
         except OSError as error:
             if isinstance(error, EnvironmentFault) or error.errno not in NOT_WRITABLE:
@@ -62,8 +64,6 @@ class Cache:
         return place
 
     def _rebuild(self, place: Path, fault: str, key: Mapping[str, object], build: Callable[[Path], None]) -> None:
-        for stale in self.folder.glob(f".{place.name}.*"):  # of killed builds: the lock is ours
-            shutil.rmtree(stale, ignore_errors=True)
         if place.exists():
             print(f"Rebuilding {place}: {fault}.", file=sys.stderr)
         building = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=self.folder))
@@ -82,17 +82,25 @@ class Cache:
         finally:
             shutil.rmtree(building, ignore_errors=True)
 
+    def _sweep(self, name: str) -> None:
+        for stale in self.folder.glob(f".{name}.*"):
+            if stale.is_dir():
+                shutil.rmtree(stale, ignore_errors=True)
+
     @contextlib.contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
+    def _locked(self, name: str) -> Iterator[bool]:
+        """Waits for other processes; False where the file system has no locks."""
         import fcntl
 
         with open(self.folder / f".{name}.lock", "w") as file:
+            alone = True
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
             except OSError as error:
                 if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):
                     raise
-            yield
+                alone = False
+            yield alone
 
 
 NOT_WRITABLE = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST}
