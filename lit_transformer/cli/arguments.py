@@ -16,6 +16,9 @@ SECTIONS = ("seed_everything", "model", "data", "trainer")
 COMMAND_LINE_ONLY = ("resume", "init_from", "allow", "checkpoint", "ckpt_path", "output", "config")
 """Options that say how one run is started; a recipe that holds them is refused."""
 
+MOVED = {"optimizer": "model.optimizer", "lr_scheduler": "model.schedule", "network": "model.network"}
+"""Where keys are found that other tools have at the top."""
+
 
 @dataclass
 class Arguments:
@@ -66,8 +69,7 @@ class Arguments:
             if key in COMMAND_LINE_ONLY:
                 raise mark.error(f"belongs on the command line, as --{key}; remove it from the recipe", key)
             if key not in SECTIONS:
-                elsewhere = {"optimizer": "model.optimizer", "lr_scheduler": "model.schedule", "network": "model.network"}
-                moved = f"; it belongs into {elsewhere[key]}" if key in elsewhere else hint(key, SECTIONS)
+                moved = f"; it belongs into {MOVED[key]}" if key in MOVED else hint(key, SECTIONS)
                 raise mark.error(f"unknown key{moved}", one_line(key, 100))
             if isinstance(node, Scalar) and node.value is None and key != "seed_everything":
                 raise mark.error("is empty", key)
@@ -96,7 +98,7 @@ def parse_arguments(verb: str, argv: list[str]) -> Arguments:
         if word == "-c" or word.startswith("-c="):
             word = "--config" + word[2:]
         if not word.startswith("--") or word == "--":
-            raise UserError(f"{verb}: unexpected {quote(word)}; recipes are given with --config, values with --key value")
+            raise UserError(f"{verb}: unexpected {quote(word)}; recipes come with --config, values with --key value")
         name, equals, value = word.partition("=")
         if name in _FLAGS[verb] and not (name == "--resume" and equals):
             if equals:

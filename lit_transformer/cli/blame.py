@@ -8,7 +8,7 @@ from types import FrameType
 from lit_transformer.cli.resolution import Resolution
 from lit_transformer.errors import LitTransformerError, UserError
 from lit_transformer.recipe.errors import RecipeError, one_line
-from lit_transformer.recipe.tree import Mark, find_suffix, locate
+from lit_transformer.recipe.tree import Mapping, Mark, find_suffix, locate
 
 _CONSTRUCTION = (ValueError, RuntimeError, AssertionError, OverflowError, ArithmeticError, ImportError)
 
@@ -18,6 +18,8 @@ def located(error: Exception, resolution: Resolution) -> Exception:
 
     Errors with a ``key`` (sizes) are found by it. Others are put down to the part whose constructor raised them.
     """
+    while not isinstance(error, LitTransformerError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # jsonargparse wraps what a constructor raised
     if isinstance(error, RecipeError):
         return error
     if isinstance(error, argparse.ArgumentError):
@@ -27,8 +29,10 @@ def located(error: Exception, resolution: Resolution) -> Exception:
     misconfigured = type(error).__name__ == "MisconfigurationException"
     if not isinstance(error, UserError) and not misconfigured and not isinstance(error, _CONSTRUCTION):
         return error
-    message = one_line(error) or type(error).__name__
+    message = _simpler(one_line(error)) or type(error).__name__
     key = getattr(error, "key", "")
+    if not key and (said := re.match(r"((?:model|data|trainer)(?:\.[a-z_0-9]+)+): ", message)):
+        key = said[1]
     if key:
         message = message.removeprefix(f"{key}: ")
         found = _find(key, resolution)
@@ -39,9 +43,8 @@ def located(error: Exception, resolution: Resolution) -> Exception:
         if named and (inner := locate(resolution.tree, f"{where}.{named[1]}")):
             mark, where, message = inner[0], f"{where}.{named[1]}", message[named.end() :]
         message = message.removeprefix(f"{where}: ")
-        if message.startswith(f"{where}."):
-            inner_key, _, message = message.partition(": ")
-            mark, where = _find(inner_key, resolution)
+        if where == "trainer" and (inner_key := _mentioned(message, resolution)):
+            mark, where = _find(f"trainer.{inner_key}", resolution)
         return RecipeError(message, mark.file, mark.line, where)
     return error
 
@@ -65,10 +68,30 @@ def _raising_part(error: Exception, resolution: Resolution) -> tuple[Mark, str] 
         keys.setdefault(cls, key)
     for frame in reversed(list(_frames(error))):
         owner = frame.f_locals.get("self")
-        if frame.f_code.co_name in ("__init__", "__post_init__") and type(owner) in keys:
+        if type(owner) not in keys:
+            continue
+        library = type(owner).__module__.startswith("lightning.")
+        if library or frame.f_code.co_name in ("__init__", "__post_init__"):
             found = locate(resolution.tree, re.sub(r"\[\d+\].*", "", keys[type(owner)]))
             return (found[0] if found else resolution.tree.mark), keys[type(owner)]
     return None
+
+
+def _mentioned(message: str, resolution: Resolution) -> str | None:
+    """The key under ``trainer`` that Lightning's message talks about, if it names one."""
+    node = resolution.tree.items.get("trainer")
+    keys = list(node.items) if isinstance(node, Mapping) else []
+    named = [key for key in keys if re.search(rf"\b{key}\b", message)]
+    return named[0] if len(named) == 1 else None
+
+
+def _simpler(message: str) -> str:
+    """Words for what torch says when sizes are absurd."""
+    if asked := re.search(r"tried to allocate (\d+) bytes", message):
+        return f"is too large for this machine: one tensor of it takes {int(asked[1]) / 1e9:,.0f} GB"
+    if "Storage size calculation overflowed" in message or "numel: integer multiplication overflow" in message:
+        return "is too large for any machine"
+    return message
 
 
 def _frames(error: Exception) -> Iterator[FrameType]:

@@ -1,4 +1,4 @@
-"""What every run gets without asking: callbacks, loggers, plugins. A recipe's own of the same class take their place."""
+"""What every run gets without asking: callbacks, loggers, plugins. A recipe's own of a class take their place."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -10,7 +10,7 @@ and TensorBoard events.
 
   --config RECIPE       a shipped recipe by name (lit-transformer recipes list), or a file; further ones are overlays
   --KEY VALUE           any key of the recipe, dotted: --trainer.max_steps 100 --model.network.position ALiBi
-  --resume              go on from the newest checkpoint of this recipe's runs that verifies; begin anew if there is none
+  --resume              go on from the newest checkpoint of this recipe's runs that verifies; if none, begin anew
   --resume=PATH         the same from this checkpoint file or run folder
   --init_from PATH      start from the weights of a checkpoint file or run folder
   --allow PACKAGE       let the recipe name classes of this package of yours; may be repeated

@@ -31,7 +31,7 @@ def run(argv: list[str]) -> int:
     copy.set_defaults(do=copy_recipe)
     validate = actions.add_parser("validate", help="check a recipe without running it; every mistake is a line")
     validate.add_argument("recipe", nargs="+", metavar="RECIPE", help=f"{NAMES}; several: overlays, in order")
-    validate.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help="your package that it may name")
+    validate.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help="a package of yours to name")
     validate.set_defaults(do=validate_recipe)
     options = parser.parse_args(argv)
     return int(options.do(options))

@@ -40,6 +40,7 @@ class Resolution:
         self.imports = ImportList(allow).enforce()
         import_rooms(TRAINING_ROOMS)
         self.resolver = _TaskResolver(self.imports)
+        self.resolver.parts["trainer"] = Trainer
         self.config = self._resolve()
         self.resolver.check()
 
@@ -69,9 +70,8 @@ class Resolution:
                 seed, bool | int, "seed_everything", self.tree.marks["seed_everything"]
             )
             if isinstance(seed, Scalar) and isinstance(seed.value, int) and not 0 <= seed.value < 2**32:
-                self.resolver.errors.append(
-                    self.tree.marks["seed_everything"].error(f"is {seed.value}, must be 0 to 2^32 - 1", "seed_everything")
-                )
+                place = self.tree.marks["seed_everything"]
+                self.resolver.errors.append(place.error(f"is {seed.value}, must be 0 to 2^32 - 1", "seed_everything"))
         return {key: value for key, value in config.items() if value is not NOTHING}
 
     def filled_in(self) -> list[str]:

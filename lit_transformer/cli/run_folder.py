@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.tensorboard.summary import hparams
 
 from lit_transformer import __version__
 from lit_transformer.errors import EnvironmentFault, UserError
@@ -60,6 +62,14 @@ class RunFolder:
         """The run's log."""
         return self.path / "run.log"
 
+    def _remove(self) -> None:
+        for pattern in ("run.log", "events.out.tfevents.*"):
+            for file in self.path.glob(pattern):
+                file.unlink(missing_ok=True)
+        with suppress(OSError):
+            for folder in (self.path, self.path.parent, self.path.parent.parent):
+                folder.rmdir()
+
     def write_recipe(self, text: str) -> None:
         """Writes ``recipe.yaml``; an older one that says something else is kept beside it."""
         target = self.path / "recipe.yaml"
@@ -86,6 +96,7 @@ class RunFolder:
         if not is_first_process():
             yield
             return
+        fresh = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             handler = logging.FileHandler(self.log, encoding="utf-8")
@@ -115,6 +126,8 @@ class RunFolder:
                 logger.removeHandler(handler)
             own.setLevel(before[0])
             handler.close()
+            if fresh and not (self.path / "recipe.yaml").exists():
+                self._remove()  # nothing was trained: what is left would only look like a run
 
 
 def opening_lines(argv: list[str], allow: list[str], story: str) -> list[str]:
@@ -165,29 +178,29 @@ class RunRecord(Callback):
             return
         self.folder.write_recipe(self.recipe)
         tokenizer = getattr(getattr(trainer, "datamodule", None), "tokenizer", None)
-        if hasattr(tokenizer, "to_json"):
+        if tokenizer is not None and hasattr(tokenizer, "to_json"):
             self.folder.write("tokenizer.json", tokenizer.to_json())
         # A code block with markup escaped: TensorBoard renders Markdown and would fetch an image that a text names.
         text = "\n".join("    " + html.escape(line) for line in self.recipe.split("\n"))
-        for logger in trainer.loggers:
-            add = getattr(logger.experiment, "add_text", None)
-            if add is not None:
-                add("recipe", text, trainer.global_step)
+        for events in event_writers(trainer):
+            events.add_text("recipe", text, trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the hyperparameters with the final metrics."""
         if not trainer.is_global_zero:
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        for logger in trainer.loggers:
-            add = getattr(logger.experiment, "add_hparams", None)
-            if add is not None and metrics:
-                from torch.utils.tensorboard.summary import hparams
+        final = {f"final/{name}": value for name, value in metrics.items()}
+        for events in event_writers(trainer):
+            for event in hparams(self.hyperparameters, final) if final else ():
+                events.file_writer.add_summary(event)
+            for name, value in final.items():
+                events.add_scalar(name, value, trainer.global_step)
 
-                for event in hparams(self.hyperparameters, {f"final/{name}": value for name, value in metrics.items()}):
-                    logger.experiment.file_writer.add_summary(event)
-                for name, value in metrics.items():
-                    logger.experiment.add_scalar(f"final/{name}", value, trainer.global_step)
+
+def event_writers(trainer: Trainer) -> list[Any]:
+    """The writers of TensorBoard events among the trainer's loggers."""
+    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
 def announce(message: str) -> None:

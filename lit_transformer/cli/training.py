@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,6 @@ from lit_transformer.cli.run_folder import ROOT, RunFolder, RunRecord, announce,
 from lit_transformer.errors import EXIT_DONE, EnvironmentFault, UserError
 from lit_transformer.training.trainer import Trainer
 from lit_transformer.vocabulary import Vocabulary
-
 
 # A dataclass is parsed as a group of options, whose required ones a link does not fill in; as a class it is one value.
 set_parsing_settings(subclasses_enabled=[Vocabulary])
@@ -77,6 +77,10 @@ class TrainingCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the checked recipe; nothing is read from the command line here."""
         self.config = parser.parse_object(args)
+
+    def _set_seed(self) -> None:
+        if self.verb is not None:
+            super()._set_seed()
 
     def before_instantiate_classes(self) -> None:
         """Keeps the resolved recipe as it is before anything is filled in for this run."""
@@ -144,6 +148,7 @@ def quiet() -> None:
             if type(handler) is logging.StreamHandler:
                 handler.setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
     # It looks at the number of cores; our loaders read prepared tokens, which one process does at full speed.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
@@ -154,8 +159,8 @@ def _fit(arguments: Arguments, resolution: Resolution, argv: list[str]) -> int:
         start, story, folder = _resumed(arguments)
     folder = folder or RunFolder.for_recipe(arguments.name, arguments.output)
     program.run_folder = folder.path
+    cli = TrainingCLI(resolution, "fit", folder)
     with folder.opened(argv, arguments.allow, story):
-        cli = TrainingCLI(resolution, "fit", folder)
         if story:
             announce(story)
         if start is not None:
@@ -188,24 +193,24 @@ def _resumed(arguments: Arguments) -> tuple[Path | None, str, RunFolder | None]:
 
 def _folder(checkpoint: Path) -> RunFolder | None:
     folder = run_folder_of(checkpoint)
-    return RunFolder(folder) if folder else None
+    return RunFolder(Path(os.path.relpath(folder))) if folder else None
 
 
 def _evaluated_checkpoint(arguments: Arguments) -> Path | None:
     """The checkpoint to evaluate; its run's recipe is used where none is named."""
     if arguments.verb == "fit":
         if not arguments.configs:
-            raise UserError("fit: --config is missing; try --config quickstart (lit-transformer recipes list names more)")
+            raise UserError("fit: --config is missing; try --config quickstart, or lit-transformer recipes list")
         return None
     if not arguments.checkpoint:
         raise UserError(f"{arguments.verb}: --checkpoint is missing; it takes a checkpoint file or a run folder")
     if "://" in arguments.checkpoint:
-        raise UserError(f"{arguments.checkpoint}: checkpoints are read from files only; download it and look at it first")
+        raise UserError(f"{arguments.checkpoint}: checkpoints are read from files only; download it first")
     checkpoint = resolve(arguments.checkpoint)
     if not arguments.configs:
         folder = run_folder_of(Path(arguments.checkpoint)) or run_folder_of(checkpoint)
         if folder is None:
-            raise UserError(f"{arguments.verb}: there is no recipe.yaml beside {checkpoint}; name the recipe with --config")
+            raise UserError(f"{arguments.verb}: no recipe.yaml beside {checkpoint}; name the recipe with --config")
         arguments.configs.append(str(folder / "recipe.yaml"))
     return checkpoint
 
@@ -220,7 +225,7 @@ def _load_weights(model: LightningModule, checkpoint: str) -> None:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise UserError(f"--init_from {path}: its weights do not fit this recipe's network: {str(error)[:300]}") from error
+        raise UserError(f"--init_from {path}: does not fit this recipe's network: {str(error)[:300]}") from error
     announce(f"{path}: weights loaded, the run starts at step 0")
 
 
@@ -248,7 +253,8 @@ def _write_lines(output: str | None, rows: Iterator[Any]) -> None:
             for row in rows:
                 print(json.dumps(row, ensure_ascii=False), file=file)
     except OSError as error:
-        raise EnvironmentFault(f"{output or 'standard output'}: cannot be written: {error.strerror or error}") from error
+        name = output or "standard output"
+        raise EnvironmentFault(f"{name}: cannot be written: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -307,7 +313,8 @@ def differences(old: Path, new: dict[str, Any]) -> list[str]:
     lines = []
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):
-            lines.append(f"changed since the run began: {key}: {before.get(key, 'nothing')} -> {after.get(key, 'nothing')}")
+            old_value, new_value = before.get(key, "nothing"), after.get(key, "nothing")
+            lines.append(f"changed since the run began: {key}: {old_value} -> {new_value}")
     return lines
 
 

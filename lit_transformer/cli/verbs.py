@@ -1,8 +1,8 @@
 """The verbs of ``lit-transformer``.
 
-To add one: write ``cli/<verb>.py`` with a function ``run(argv: list[str]) -> int`` (a hyphen in the verb is an underscore
-in the file), and add its line here. What a verb needs beyond the standard library it imports inside its functions, so
-that ``--help`` answers at once.
+To add one: write ``cli/<verb>.py`` with a function ``run(argv: list[str]) -> int`` (a hyphen in the verb is an
+underscore in the file), and add its line here. What a verb needs beyond the standard library it imports
+inside its functions, so that ``--help`` answers at once.
 """
 
 VERBS: dict[str, str] = {
@@ -13,5 +13,6 @@ VERBS: dict[str, str] = {
     "generate": "continue a text with a trained model",
     "checkpoint": "inspect and verify checkpoints",
     "verify-resume": "prove that a killed run of a recipe goes on exactly",
+    "mask": "draw the pattern of a mask, with its density and the FLOPs it saves",
     "recipes": "list, show, copy and validate recipes",
 }

@@ -82,7 +82,10 @@ def _merge(base: Mapping, over: Mapping) -> None:
         if key.endswith("+") and len(key) > 1:
             base.put(key[:-1], _appended(base.items.get(key[:-1]), value), mark)
         else:
-            base.put(key, merged(base.items.get(key), value), mark)
+            below = base.items.get(key)
+            result = merged(below, value)
+            # What was only added to keeps its place; what was replaced stands where it was replaced.
+            base.put(key, result, base.marks[key] if result is below else mark)
 
 
 def merged(base: Node | None, over: Node) -> Node:

@@ -158,7 +158,7 @@ class _Builder:
         return self.root
 
     def _mark(self, event: yaml.Event) -> Mark:
-        return Mark(self.name, event.start_mark.line + 1)
+        return Mark(self.name, event.start_mark.line + 1 if event.start_mark else 0)
 
     def _path(self) -> str:
         return ".".join(frame.key[0] for frame in self.stack if frame.key)
@@ -173,7 +173,7 @@ class _Builder:
             frame = self.stack.pop()
             self._place(frame.node, frame.anchor)
         elif isinstance(event, yaml.AliasEvent):
-            self._alias(event.anchor, mark)
+            self._alias(event.anchor or "", mark)
         elif isinstance(event, (yaml.ScalarEvent, yaml.MappingStartEvent, yaml.SequenceStartEvent)):
             if event.tag is not None:
                 raise mark.error(f"the tag {quote(event.tag)} is refused; a recipe is plain data", self._path())

@@ -101,51 +101,26 @@ class Resolver:
             return self._fault(mark, f"is empty, expected {describe(annotation)}", key)
         # Plain values first: 'ddp' is text unless it is the name of a class.
         slots = [slot for option in options if (slot := class_slot(option))]
+        if any(not class_slot(option) and option is not type(None) for option in options):
+            slots = [slot for slot in slots if self.known(slot[0])]  # a Tensor beside a number is not for recipes
         if slots and isinstance(node, Scalar) and isinstance(node.value, str) and self._find(node.value, slots):
             return self._class(node, slots, key, mark, default)
-        for option in options:
-            if not class_slot(option) and (found := self._leaf(node, option, key, mark)) is not NOTHING:
-                return found
+        for typed in (False, True):
+            for option in options:
+                if not class_slot(option) and (found := _leaf(node, option, typed)) is not NOTHING:
+                    return found
         if slots and isinstance(node, Mapping):
             return self._class(node, slots, key, mark, default)
         if isinstance(node, Sequence) and (lists := [o for o in options if _is_list(o)]):
             return self._list(node, lists[0], key, mark)
         if isinstance(node, Mapping) and (maps := [o for o in options if _is_mapping(o)]):
             return self._dict(node, maps[0], key, mark)
-        if slots and isinstance(node, Scalar) and isinstance(node.value, str) and str not in options:
-            if not any(get_origin(option) is Literal for option in options):
-                return self._class(node, slots, key, mark, default)
+        is_word = isinstance(node, Scalar) and isinstance(node.value, str) and str not in options
+        if slots and is_word and not any(get_origin(option) is Literal for option in options):
+            return self._class(node, slots, key, mark, default)
         if not slots and any(collections.abc.Callable in (unwrapped(o), get_origin(o)) for o in options):
             return self._fault(mark, "takes a function, which a recipe cannot name; use a class", key)
         return self._fault(mark, f"expected {describe(annotation)}{self._got(node, annotation, slots)}", key)
-
-    # -- plain values -------------------------------------------------------------------------------------------------
-
-    def _leaf(self, node: Node, option: Any, key: str, mark: Mark) -> Any:
-        """A plain value of this type, or NOTHING."""
-        option = unwrapped(option)
-        origin = get_origin(option) or option
-        if isinstance(node, Scalar):
-            value, typed = node.value, node.mark.file == COMMAND_LINE
-            if origin is Literal:
-                found = [a for a in get_args(option) if a == value and isinstance(a, bool) == isinstance(value, bool)]
-                found += [a for a in get_args(option) if typed and a == node.text]
-                return found[0] if found else NOTHING
-            if not inspect.isclass(origin):
-                return NOTHING
-            if issubclass(origin, Enum):
-                return value if isinstance(value, str) and value in origin.__members__ else NOTHING
-            if origin is bool:
-                return value if isinstance(value, bool) else NOTHING
-            if origin is int:
-                return value if isinstance(value, int) and not isinstance(value, bool) else NOTHING
-            if origin is float:
-                is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-                return value if is_number else NOTHING
-            if origin is str or issubclass(origin, PathLike):
-                # On a command line everything is text; in a file, text that looks like a number is quoted.
-                return value if isinstance(value, str) else node.text if typed and value is not None else NOTHING
-        return NOTHING
 
     def _list(self, node: Sequence, option: Any, key: str, mark: Mark) -> Any:
         args = [a for a in get_args(unwrapped(option)) if a is not Ellipsis]
@@ -192,16 +167,10 @@ class Resolver:
     def known(self, base: type) -> dict[str, list[type]]:
         """The classes that may stand in a slot of this base and are known by now, by short name."""
         found: dict[str, list[type]] = {}
-        queue, seen = [base], {base}
-        while queue:
-            cls = queue.pop()
+        for cls in subclasses(base):
             path = f"{cls.__module__}.{cls.__qualname__}"
             if not inspect.isabstract(cls) and not cls.__name__.startswith("_") and self.imports.allows(path):
                 found.setdefault(cls.__name__, []).append(cls)
-            for child in type.__subclasses__(cls):
-                if child not in seen:
-                    seen.add(child)
-                    queue.append(child)
         return found
 
     @staticmethod
@@ -219,15 +188,15 @@ class Resolver:
                     return found[0], skip
             elif self.imports.allows(name):
                 cls = _imported(name)
-                if inspect.isclass(cls) and issubclass(cls, base) and not inspect.isabstract(cls):
-                    # Where it is defined must be allowed too, not only the name it is called by.
-                    if self.imports.allows(f"{cls.__module__}.{cls.__qualname__}"):
-                        return cls, skip
+                fits = inspect.isclass(cls) and issubclass(cls, base) and not inspect.isabstract(cls)
+                # Where it is defined must be allowed too, not only the name it is called by.
+                if fits and self.imports.allows(f"{cls.__module__}.{cls.__qualname__}"):
+                    return cls, skip
         return None
 
     def _class(
-        self, node: Scalar | Mapping, slots: list[tuple[type, int]], key: str, mark: Mark, default: Any
-    ) -> dict[str, Any] | object:
+        self, node: Node, slots: list[tuple[type, int]], key: str, mark: Mark, default: Any
+    ) -> Any:
         bases = [base for base, _ in slots]
         rest = Mapping(mark)
         name: Node | None = node
@@ -336,6 +305,8 @@ class Resolver:
                 state = "abstract" if inspect.isabstract(cls) and issubclass(cls, tuple(bases)) else f"no {family}"
                 return self._fault(mark, f"{shown} is {state}{hint(name, by_name, 'known')}", key)
             name = name.rpartition(".")[2]
+        if any(cls.__name__ == name for base in bases for cls in subclasses(base)):
+            return self._fault(mark, f"{shown} may not be named by a recipe{hint(name, by_name, 'known')}", key)
         return self._fault(mark, f"unknown {family} {shown}{hint(name, by_name, 'known')}", key)
 
 
@@ -348,6 +319,51 @@ def _imported(path: str) -> Any:
         return getattr(importlib.import_module(module), name, None)
     except ImportError:
         return None
+
+
+def _leaf(node: Node, option: Any, typed: bool) -> Any:
+    """The node as a plain value of this type, or NOTHING.
+
+    Args:
+        node: A node.
+        option: A type.
+        typed: Also take the text of an option, as everything on a command line is text; in a file, text that looks
+            like a number is quoted.
+    """
+    option = unwrapped(option)
+    origin = get_origin(option) or option
+    if not isinstance(node, Scalar) or (typed and node.mark.file != COMMAND_LINE):
+        return NOTHING
+    value: Any = node.text if typed and node.value is not None else node.value
+    if origin is Literal:
+        same = [a for a in get_args(option) if a == value and isinstance(a, bool) == isinstance(value, bool)]
+        return same[0] if same else NOTHING
+    if not inspect.isclass(origin):
+        return NOTHING
+    if issubclass(origin, Enum):
+        return value if isinstance(value, str) and value in origin.__members__ else NOTHING
+    if origin is bool:
+        return value if isinstance(value, bool) else NOTHING
+    if origin is int:
+        return value if isinstance(value, int) and not isinstance(value, bool) else NOTHING
+    if origin is float:
+        return value if isinstance(value, (int, float)) and not isinstance(value, bool) else NOTHING
+    if origin is str or issubclass(origin, PathLike):
+        return value if isinstance(value, str) else NOTHING
+    return NOTHING
+
+
+def subclasses(base: type) -> list[type]:
+    """The class and everything derived from it that is imported by now."""
+    queue: list[type] = [base]
+    seen: dict[type, None] = {base: None}
+    while queue:
+        children: list[type] = type.__subclasses__(queue.pop())
+        for child in children:
+            if child not in seen:
+                seen[child] = None
+                queue.append(child)
+    return list(seen)
 
 
 def int_or_none(value: float) -> int | None:

@@ -116,6 +116,9 @@ def describe(annotation: Any) -> str:
     words: list[str] = []
     choices: list[str] = []
     for option in options:
+        slot = class_slot(option)
+        if slot and slot[0].__module__.split(".")[0] in ("torch", "datetime") and len(options) > 1:
+            continue  # a Tensor beside a number is for programs
         if get_origin(option) is Literal:
             choices += [repr(a) if isinstance(a, str) else str(a) for a in get_args(option)]
         elif inspect.isclass(option) and issubclass(option, Enum):

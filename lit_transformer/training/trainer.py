@@ -1,5 +1,6 @@
 """Lightning's Trainer with one clock: optimizer steps."""
 
+import os
 from typing import Any
 
 import lightning.pytorch as pl
@@ -41,6 +42,9 @@ class Trainer(pl.Trainer):
             raise UserError(
                 f"trainer.validate_every: is {validate_every}, must be at least 1; limit_val_batches: 0 turns it off"
             )
+        devices, cores = kwargs.get("devices"), os.cpu_count() or 1
+        if str(devices).isdigit() and int(str(devices)) > max(32, cores):
+            raise UserError(f"trainer.devices: is {devices}, more than this machine can have ({cores} CPU cores)")
         super().__init__(
             max_steps=max_steps,
             max_epochs=-1,
