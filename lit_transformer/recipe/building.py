@@ -49,7 +49,7 @@ def build(type_: Any, config: Any, imports: ImportList | None = None, source: st
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=type_)
     try:
-        return parser.instantiate_classes(parser.parse_object({"value": full})).value
+        return parser.instantiate(parser.parse_object({"value": full})).value
     except LitTransformerError:
         raise
     except Exception as error:

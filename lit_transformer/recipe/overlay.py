@@ -43,7 +43,8 @@ def normalised(node: Mapping, path: str = "") -> Mapping:
             continue
         if key == "init_args" and isinstance(value, Scalar) and value.value is None:
             continue
-        head, *rest = key.split(".")
+        parts = key.split(".")
+        head, *rest = [part for part in parts if part != "init_args" or len(parts) == 1] or [""]
         if not all([head, *rest]):
             raise mark.error(f"{quote(key)} is not a key: there is nothing before or after a dot", path)
         child = _normalised_child(value, here)
