@@ -222,7 +222,7 @@ class ReZero(Residual):
 
 
 class LayerScale(PreNorm):
-    """``x + g * f(norm(x))`` with a small learned scale for each feature (CaiT: Touvron et al., 2021, arXiv:2103.17239).
+    """``x + g * f(norm(x))`` with a small learned scale for each feature (Touvron et al., 2021, arXiv:2103.17239).
 
     Args:
         dims: Sizes.

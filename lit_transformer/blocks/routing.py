@@ -103,7 +103,9 @@ class SoftmaxRouter(Router):
 
 
 class SwitchRouter(Router):
-    """Softmax over all experts, the chosen ones keep their share (Switch: Fedus et al., 2021, arXiv:2101.03961; DeepSeek-V2).
+    """Softmax over all experts, of which the chosen ones keep their share (Fedus et al., 2021, arXiv:2101.03961).
+
+    The router of Switch and DeepSeek-V2.
 
     Args:
         dims: Sizes.
@@ -207,7 +209,9 @@ class LoadBalancingLoss(Balance):
 
 
 class RouterZLoss(Balance):
-    """Mean of squared log-sum-exp of the logits: keeps them small and the softmax exact (ST-MoE: Zoph et al., 2022, arXiv:2202.08906).
+    """Mean of squared log-sum-exp of the logits: keeps them small and the softmax exact.
+
+    ST-MoE: Zoph et al., 2022, arXiv:2202.08906.
 
     Args:
         n_experts: Number E of experts.
@@ -224,9 +228,9 @@ class RouterZLoss(Balance):
 
 
 class BiasBalancing(Balance, RunningState):
-    """No loss: a bias that is added for the choice rises for idle experts and falls for busy ones (Wang et al., 2024, arXiv:2408.15664).
+    """No loss: a bias that is added for the choice rises for idle experts and falls for busy ones.
 
-    Training passes count; ``update`` moves the bias once an optimizer step (the task's callback calls it), so it is the
+    Wang et al., 2024, arXiv:2408.15664; DeepSeek-V3. Training passes count; ``update`` moves the bias once an optimizer step (the task's callback calls it), so it is the
     same in all micro-batches of a step, and in a pass and its repetition for the backward pass.
 
     Args:

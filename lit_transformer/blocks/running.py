@@ -1,7 +1,7 @@
 """State that forward passes move: running statistics and counts.
 
-A pass may be a repetition, run to get back what was not kept for the backward pass (recompute). Values and gradients need
-not know, but running state must move once.
+A pass may be a repetition, run to get back what was not kept for the backward pass (recompute). Values and gradients
+need not know, but running state must move once.
 """
 
 from collections.abc import Iterator

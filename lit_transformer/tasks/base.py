@@ -5,12 +5,13 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.optim import AdamW
 
 from lit_transformer.blocks.loss import CrossEntropy, TokenLoss
 from lit_transformer.networks.base import Network
+from lit_transformer.training.callbacks.experts import ExpertBalance
 from lit_transformer.training.optimizers import OptimizerFactory, parameter_groups
 from lit_transformer.training.schedules import Constant, ScheduledRate, ScheduleFactory
 from lit_transformer.vocabulary import Vocabulary
@@ -78,6 +79,19 @@ class Task(LightningModule):
         tokenizer = getattr(getattr(self.trainer, "datamodule", None), "tokenizer", None)
         if tokenizer is not None:
             checkpoint["tokenizer"] = tokenizer.to_json()
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What the network may need from the training loop, wherever the callbacks of the trainer come from."""
+        return [ExpertBalance()]
+
+    def log_stats(self, stats: dict[str, Tensor]) -> None:
+        """What the network reports beside its losses (an expert's load): a vector is logged entry by entry."""
+        if not stats or not self.log_due():
+            return
+        values = {f"train/{name}": value for name, value in stats.items() if value.ndim == 0}
+        for name, vector in stats.items():
+            values |= {f"train/{name}/{i}": value for i, value in enumerate(vector.unbind()) if vector.ndim == 1}
+        self.log_dict(values, sync_dist=True)
 
     def share_of_window(self, total: Tensor, window_tokens: Tensor) -> Tensor:
         """This micro-batch's part of the mean over all target tokens of the accumulation window on all ranks.

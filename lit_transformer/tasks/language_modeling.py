@@ -55,6 +55,7 @@ class LanguageModeling(Task):
     def training_step(self, batch: LanguageBatch, batch_idx: int) -> Tensor:
         """The micro-batch's part of the mean over its accumulation window."""
         output = self(batch)
+        self.log_stats(output.stats)
         total: Tensor = self.loss(output.hidden, output.head, batch.targets)
         self._window_loss = self._window_loss + total.detach() / batch.window_tokens
         for value in output.losses.values():
