@@ -79,12 +79,13 @@ def _opened(path: str | Path) -> Iterator[IO[bytes]]:
         raise UserError(f"{path}: no such checkpoint{_neighbours(path)}") from None
     except OSError as error:
         raise EnvironmentFault(f"{path}: could not be opened: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
         if stat.S_ISDIR(mode):
             raise UserError(f"{path}: is a folder, not a checkpoint file{_neighbours(path / 'x')}")
-        if not stat.S_ISREG(mode):
-            raise UserError(f"{path}: is not a regular file")
+        raise UserError(f"{path}: is no regular file")
+    with os.fdopen(descriptor, "rb") as file:
         try:
             yield file
         except OSError as error:
@@ -153,6 +154,9 @@ def _check_records(path: Path, file: IO[bytes]) -> None:
 
 def _guess(file: IO[bytes], size: int) -> str:
     """Says what a file without a footer probably is."""
+    file.seek(max(0, size - 4096))
+    if b"lit-transformer checkpoint" in file.read():
+        return "is damaged at its end; use another checkpoint"
     file.seek(0)
     head = file.read(512)
     if head.startswith(b"PK\x03\x04"):

@@ -11,6 +11,8 @@ from lightning.pytorch.plugins import CheckpointIO
 from lit_transformer.training.callbacks import GradientNorm, Progress, Samples, Throughput
 from lit_transformer.training.checkpoint_io import LitCheckpointIO
 from lit_transformer.training.checkpointing import Checkpointing
+from lit_transformer.training.ema import EMA
+from lit_transformer.training.memory_report import MemoryReport
 from lit_transformer.training.nonfinite import NonFinite
 from lit_transformer.training.run_state import RunState
 from lit_transformer.training.signals import Signals
@@ -19,6 +21,7 @@ TRAINING_CALLBACKS: tuple[type[Callback], ...] = (
     Signals,
     RunState,
     NonFinite,
+    MemoryReport,
     Throughput,
     GradientNorm,
     Samples,
@@ -27,7 +30,8 @@ TRAINING_CALLBACKS: tuple[type[Callback], ...] = (
 )
 """In the order in which they are called; Lightning moves those that save to the end."""
 
-EVALUATION_CALLBACKS: tuple[type[Callback], ...] = (Progress,)
+EVALUATION_CALLBACKS: tuple[type[Callback], ...] = (EMA, RunState, Progress)
+"""Where a checkpoint holds averaged weights, they are what is evaluated, as in training."""
 
 
 class EventLogger(TensorBoardLogger):

@@ -28,19 +28,20 @@ class EMA(Callback):
         self.decay = decay
         self.updates = 0
         self._step = 0
-        self._average: dict[str, Tensor] = {}
+        self.average: dict[str, Tensor] = {}
+        """The averaged weights by parameter name, while training."""
         self._loaded: dict[str, Tensor] | None = None
         self._raw: dict[str, Tensor] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the average at the weights, or where the checkpoint left it."""
         parameters = _trained(pl_module)
-        self._average = {name: p.detach().clone(memory_format=torch.preserve_format) for name, p in parameters.items()}
+        self.average = {name: p.detach().clone(memory_format=torch.preserve_format) for name, p in parameters.items()}
         if self._loaded is not None:
-            missing = self._average.keys() ^ self._loaded.keys()
+            missing = self.average.keys() ^ self._loaded.keys()
             if missing:
                 raise UserError(f"the checkpoint's average of the weights does not fit this network: {sorted(missing)[0]}")
-            for name, average in self._average.items():
+            for name, average in self.average.items():
                 _copy_full(average, self._loaded[name])
             self._loaded = None
 
@@ -58,18 +59,18 @@ class EMA(Callback):
         parameters = _trained(pl_module)
         with torch.no_grad():
             torch._foreach_lerp_(
-                list(self._average.values()), [parameters[name].detach() for name in self._average], weight
+                list(self.average.values()), [parameters[name].detach() for name in self.average], weight
             )
         self.updates += 1
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the average in the weights' place."""
-        if not self._average or self._raw:
+        if not self.average or self._raw:
             return
         with torch.no_grad():
             for name, parameter in _trained(pl_module).items():
                 self._raw[name] = parameter.detach().clone()
-                parameter.copy_(self._average[name])
+                parameter.copy_(self.average[name])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the weights back, bit for bit."""
@@ -85,7 +86,7 @@ class EMA(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the average; the weights stay the raw ones, also in the middle of a validation."""
-        if not self._average:
+        if not self.average:
             return
         aliases = _aliases(pl_module)
         for name, raw in self._raw.items():
@@ -95,7 +96,7 @@ class EMA(Callback):
             "step": self._step,
             "updates": self.updates,
             "decay": self.decay,
-            "weights": {name: _full(average) for name, average in self._average.items()},
+            "weights": {name: _full(average) for name, average in self.average.items()},
             "aliases": {name: same for name, same in aliases.items() if len(same) > 1},
         }
 

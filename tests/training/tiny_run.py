@@ -1,5 +1,6 @@
 """A run small enough to do a hundred times: a network with dropout on a loader that keeps its place."""
 
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -127,10 +128,13 @@ def train(
     seed: int = 0,
     max_skipped: int = 0,
     run_state: RunState | None = None,
+    guard: NonFinite | None = None,
     **trainer: Any,
 ) -> tuple[Task, Trace, Trainer]:
     """One run of the task; 16 batches an epoch unless a loader is given."""
     torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
     task, trace = Task(), Trace()
     options: dict[str, Any] = {
         "accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False,
@@ -141,7 +145,7 @@ def train(
         max_steps=max_steps,
         plugins=[LitCheckpointIO()],
         callbacks=[
-            run_state or RunState(), NonFinite(max_skipped), Signals(), trace, *callbacks,
+            run_state or RunState(), guard or NonFinite(max_skipped), Signals(), trace, *callbacks,
             Checkpointing(folder / "checkpoints", every_n_steps=every_n_steps),
         ],
         **options | trainer,
