@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measures lit_transformer beside its peers: ``python scripts/benchmark.py train --help``. Needs the extra ``bench``."""
+"""Measures lit_transformer beside its peers (extra ``bench``): ``python scripts/benchmark.py train --help``."""
 
 import argparse
 import sys

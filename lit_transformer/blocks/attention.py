@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lit_transformer.blocks.cache import LayerCache
 from lit_transformer.blocks.context import Context
-from lit_transformer.blocks.linear import Linear, ResidualLinear
+from lit_transformer.blocks.linear import Linear, ResidualLinear, project
 from lit_transformer.blocks.masks import Mask
 from lit_transformer.blocks.norms import Norm
 from lit_transformer.blocks.position import Position
@@ -65,7 +65,7 @@ class Attention(BaseAttention):
         qk_norm: Norm of each query and key over the head size (Henry et al., 2020, arXiv:2010.04245); none if left out.
     """
 
-    score_products = ("query", "key")
+    score_products: tuple[str, ...] = ("query", "key")
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Attention(BaseAttention):
         self, x: Float[Tensor, "B T D"], context: Context, cache: LayerCache | None
     ) -> tuple[Float[Tensor, "B T HK"], LayerCache | None]:
         """What the heads found, side by side."""
-        q, k, v = self._heads(self.query(x)), self._heads(self.key(x)), self._heads(self.value(x))
+        q, k, v = map(self._heads, project(x, self.query, self.key, self.value))
         if self.query_norm is not None and self.key_norm is not None:
             q, k = self.query_norm(q, context), self.key_norm(k, context)
         q, k, v = context.remember(q, k, v, cache)

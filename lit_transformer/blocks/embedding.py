@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lit_transformer.blocks.linear import Linear
 from lit_transformer.blocks.norms import NormFactory
+from lit_transformer.blocks.products import product
 from lit_transformer.dims import Dims, SizeError
 from lit_transformer.errors import UserError
 
@@ -67,7 +68,7 @@ class Head(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
         """Logits."""
-        return F.linear(hidden, self.weight)
+        return product(hidden, self.weight)
 
 
 class TiedHead(Head):

@@ -1,6 +1,7 @@
 """What every token does alone."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from lit_transformer.blocks.auxiliary import Auxiliary
 from lit_transformer.blocks.context import Context
-from lit_transformer.blocks.linear import Linear, ResidualLinear
+from lit_transformer.blocks.linear import Linear, ResidualLinear, project, project_of
 from lit_transformer.dims import Dims
 
 
@@ -115,7 +116,7 @@ class MLP(FeedForward):
 
     def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Auxiliary]:
         """See the base class."""
-        return self.down(self.activation(self.up(x))), Auxiliary.none()
+        return project_of(self.activation, (self.up(x),), self.down), Auxiliary.none()
 
 
 class Gated(FeedForward):
@@ -139,7 +140,12 @@ class Gated(FeedForward):
 
     def forward(self, x: Tensor, context: Context) -> tuple[Tensor, Auxiliary]:
         """See the base class."""
-        return self.down(self.activation(self.gate(x)) * self.up(x)), Auxiliary.none()
+        return project_of(partial(gated, self.activation), project(x, self.gate, self.up), self.down), Auxiliary.none()
+
+
+def gated(activation: Activation, gate: Tensor, up: Tensor) -> Tensor:
+    """The hidden units that the gate lets through."""
+    return activation(gate) * up  # type: ignore[no-any-return]
 
 
 class GLU(Gated):

@@ -5,8 +5,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lit_transformer.blocks.blocked import BlockedAttention
 from lit_transformer.blocks.context import Visibility
 from lit_transformer.blocks.position import Bias
+from lit_transformer.blocks.products import multiplies
+from lit_transformer.blocks.schedule import schedule
+from lit_transformer.dims import SizeError
 
 EVERYTHING = slice(None)
 
@@ -67,7 +71,10 @@ class EagerKernel(Kernel):
 
 
 class SdpaKernel(Kernel):
-    """PyTorch's fused kernel: flash attention where the hardware, the mask and the bias allow it."""
+    """PyTorch's fused kernel: flash attention where the hardware, the mask and the bias allow it.
+
+    On a CPU without products in the type of ``q`` it works in float32 and rounds its result, which is no less accurate.
+    """
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, visible: Visibility, bias: Bias | None = None, dropout: float = 0.0
@@ -85,6 +92,84 @@ class SdpaKernel(Kernel):
                 mask = mask | blind  # a row without any key would be NaN; its output is dropped below
             if bias is not None:
                 mask = bias(EVERYTHING, EVERYTHING).to(q.dtype).masked_fill(~mask, -torch.inf)
+        dtype = q.dtype
+        if q.device.type == "cpu" and not multiplies(dtype):
+            q, k, v = q.float(), k.float(), v.float()
+            mask = mask.float() if mask is not None and mask.is_floating_point() else mask
         grouped = q.shape[1] != k.shape[1]
-        y = F.scaled_dot_product_attention(q, k, v, mask, dropout, causal, enable_gqa=grouped)
+        y = F.scaled_dot_product_attention(q, k, v, mask, dropout, causal, enable_gqa=grouped).to(dtype)
         return y if blind is None else y.masked_fill(blind, 0.0)
+
+
+CACHED_SCORES = 2**19
+"""Scores that one step of the blocked kernel works on: more are slower, as they leave the processor's cache."""
+
+
+class BlockedKernel(Kernel):
+    """Computes only the blocks of the score matrix that the mask leaves something of; made for the CPU.
+
+    A sliding window, packed documents or a sparse pattern then cost time and memory by what they show, and the lower
+    triangle costs half of the square.
+
+    Args:
+        block: Queries and keys of a block.
+        keep_up_to: Longest row of keys whose attention weights are kept for backward; beyond, they are computed again
+            and memory stays linear in the length.
+    """
+
+    takes_bias = False
+
+    def __init__(self, block: int = 64, keep_up_to: int = 1024) -> None:
+        super().__init__()
+        if block < 1:
+            raise SizeError("kernel.block", f"is {block}, must be at least 1")
+        self.block = block
+        self.keep_up_to = keep_up_to
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, visible: Visibility, bias: Bias | None = None, dropout: float = 0.0
+    ) -> Tensor:
+        """See the base class."""
+        if bias is not None:
+            raise SizeError("kernel", "BlockedKernel cannot add a position's bias; choose SdpaKernel or EagerKernel")
+        batch, heads, length, _ = q.shape
+        keys = k.shape[-2]
+        together = max(1, min(batch, CACHED_SCORES // (heads * min(self.block, length) * keys)))
+        y: Tensor = BlockedAttention.apply(  # type: ignore[no-untyped-call]
+            q, k, v, schedule(visible, batch, together, self.block), dropout, keys <= self.keep_up_to
+        )
+        return y
+
+
+class FastestKernel(Kernel):
+    """Whichever of ``SdpaKernel`` and ``BlockedKernel`` was measured to be faster for the case at hand.
+
+    SDPA everywhere but in training on the CPU, in three cases: the mask is more than the lower triangle (packed
+    documents, windows: blocks are skipped); 512 to 1,024 tokens (blocked takes 0.7 of the time); bfloat16 with matrix
+    units up to 1,024 tokens, where SDPA's backward is its weak side. ``scripts/benchmark.py attention`` measures it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sdpa = SdpaKernel()
+        self.blocked = BlockedKernel()
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, visible: Visibility, bias: Bias | None = None, dropout: float = 0.0
+    ) -> Tensor:
+        """See the base class."""
+        return self.choose(q, k, visible, bias)(q, k, v, visible, bias, dropout)  # type: ignore[no-any-return]
+
+    def choose(self, q: Tensor, k: Tensor, visible: Visibility, bias: Bias | None = None) -> Kernel:
+        """The kernel for these queries and keys."""
+        length, keys = q.shape[-2], k.shape[-2]
+        if bias is not None or q.device.type != "cpu" or type(q) is not Tensor or torch.compiler.is_compiling():
+            return self.sdpa
+        if not (visible.hides_nothing or visible.is_causal):
+            return self.blocked if length > self.blocked.block else self.sdpa
+        training = torch.is_grad_enabled() and q.requires_grad
+        if not training or keys > self.blocked.keep_up_to:
+            return self.sdpa
+        if q.element_size() == 2 and multiplies(q.dtype):
+            return self.blocked
+        return self.blocked if keys >= 512 and visible.is_causal else self.sdpa

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lit_transformer.blocks.auxiliary import Auxiliary
 from lit_transformer.blocks.cache import Cache
 from lit_transformer.blocks.context import Context, Visibility
-from lit_transformer.blocks.kernels import Kernel, SdpaKernel
+from lit_transformer.blocks.kernels import FastestKernel, Kernel
 from lit_transformer.blocks.layer import Layer
 from lit_transformer.blocks.masks import Causal, Mask, Sites, require_visible
 from lit_transformer.blocks.position import Position, RoPE
@@ -44,7 +44,7 @@ class Stack(nn.Module):
         self.dims = dims
         self.position = position(dims)
         self.mask = mask or Causal()
-        self.kernel = kernel or SdpaKernel()
+        self.kernel = kernel or FastestKernel()
         self.layers = nn.ModuleList(pattern[i % len(pattern)](dims) for i in range(dims.n_layers))
         self.norm = self._layers[-1].final_norm(dims)
         for each in self._layers:

@@ -28,7 +28,7 @@ class DecoderOnly(Network):
         layer: Makes a layer; a list is a pattern that repeats.
         position: Makes the position encoding.
         mask: Who may look at whom; left out: causal.
-        kernel: How attention is computed; left out: PyTorch's fused one.
+        kernel: How attention is computed; left out: the fastest for the case, as measured.
         embedding: Makes the embedding.
         head: Makes the head: TiedHead shares the embedding's weight, LinearHead has its own.
         initialisation: How weights start.

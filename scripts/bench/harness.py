@@ -55,7 +55,7 @@ class Worker:
     """A process that builds one contestant and runs a step each time it is told to."""
 
     def __init__(self, module: str, name: str, options: dict[str, Any]) -> None:
-        self.stderr = tempfile.TemporaryFile("w+")
+        self.stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the worker
         order = json.dumps({"module": module, "name": name, "options": options})
         self.process = subprocess.Popen(
             [sys.executable, str(WORKER), order],
@@ -146,7 +146,15 @@ def table(contestants: Sequence[Contestant], clock: str, references: Sequence[st
     """A table in Markdown: medians, spread, ratios to each reference, tokens per second, peak memory."""
     by_name = {c.name: c for c in contestants if c.error is None}
     shown = [name for name in references if name in by_name]
-    head = ["contestant", f"ms ({clock})", "quartiles", *(f"x {name}" for name in shown), "tokens/s", "peak MB", "params"]
+    head = [
+        "contestant",
+        f"ms ({clock})",
+        "quartiles",
+        *(f"x {name}" for name in shown),
+        "tokens/s",
+        "peak MB",
+        "params",
+    ]
     rows = [head, ["---", *["---:"] * (len(head) - 1)]]
     for c in contestants:
         if c.error is not None:
@@ -233,7 +241,9 @@ def publish(
     """Print the table, write the JSON file; the exit code is 0 where at least one contestant was measured."""
     clock = arguments.clock or ("cpu" if arguments.threads == 1 else "wall")
     about = machine(arguments.threads)
-    print(f"{title}\n{describe(about)}\n{arguments.rounds} rounds of {arguments.steps} step(s), contestants interleaved\n")
+    print(
+        f"{title}\n{describe(about)}\n{arguments.rounds} rounds of {arguments.steps} step(s), contestants interleaved\n"
+    )
     print(table(contestants, clock, references))
     print("\npeak MB: highest resident size over the size after imports. Ratios: within a round, then the median.")
     if any(c.name.endswith(ALLOCATOR) for c in contestants):

@@ -154,7 +154,13 @@ def torch_nn(options: Options) -> Prepare:
             self.tokens = nn.Embedding(options["vocab"], d_model)
             self.positions = nn.Embedding(context, d_model)
             layer = nn.TransformerEncoderLayer(
-                d_model, options["heads"], 4 * d_model, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+                d_model,
+                options["heads"],
+                4 * d_model,
+                dropout=0.0,
+                activation="gelu",
+                batch_first=True,
+                norm_first=True,
             )
             self.layers = nn.TransformerEncoder(
                 layer, options["layers"], norm=nn.LayerNorm(d_model), enable_nested_tensor=False
@@ -233,7 +239,62 @@ def floor(options: Options) -> Prepare:
     return prepare
 
 
+def ours(options: Options, layer: Callable[..., Any], position: type) -> Prepare:
+    """lit_transformer's decoder, with the defaults that a recipe gets."""
+    from lit_transformer.blocks.loss import ChunkedCrossEntropy
+    from lit_transformer.dims import Dims
+    from lit_transformer.networks.decoder_only import DecoderOnly
+    from lit_transformer.vocabulary import Vocabulary
+
+    def prepare() -> Case:
+        dims = Dims(options["d_model"], options["layers"], options["heads"], max_len=options["context"])
+        model = DecoderOnly(Vocabulary(options["vocab"]), dims, layer, position)
+        measure = ChunkedCrossEntropy()
+
+        def loss(inputs: Any, targets: Any) -> Any:
+            output = model(inputs)
+            return measure(output.hidden, output.head, targets) / targets.numel()
+
+        return training(options, model, loss)
+
+    return prepare
+
+
+def ours_gpt2(options: Options) -> Prepare:
+    """Ours with GPT-2's parts: learned positions, LayerNorm, GELU, biases."""
+    from functools import partial
+
+    from lit_transformer.blocks.attention import Attention
+    from lit_transformer.blocks.feed_forward import GELU, MLP
+    from lit_transformer.blocks.layer import Layer
+    from lit_transformer.blocks.norms import LayerNorm
+    from lit_transformer.blocks.position import Learned
+
+    feed_forward = partial(MLP, activation=partial(GELU, approximate="tanh"), bias=True)
+    layer = partial(Layer, attention=partial(Attention, bias=True), feed_forward=feed_forward, norm=LayerNorm)
+    return ours(options, layer, Learned)
+
+
+def ours_llama(options: Options) -> Prepare:
+    """Ours with Llama's parts: RoPE, RMSNorm, SwiGLU, no biases."""
+    from functools import partial
+
+    from lit_transformer.blocks.feed_forward import SwiGLU
+    from lit_transformer.blocks.layer import Layer
+    from lit_transformer.blocks.norms import RMSNorm
+    from lit_transformer.blocks.position import RoPE
+
+    def feed_forward(dims: Any) -> Any:
+        from dataclasses import replace
+
+        return SwiGLU(replace(dims, d_ff=gated_size(options)))
+
+    return ours(options, partial(Layer, feed_forward=feed_forward, norm=RMSNorm), RoPE)
+
+
 CONTESTANTS: dict[str, Callable[[Options], Prepare]] = {
+    "ours-gpt2": ours_gpt2,
+    "ours-llama": ours_llama,
     "gpt2": gpt2,
     "llama": llama,
     "x-transformers": x_transformers,
@@ -262,7 +323,9 @@ def add_parser(commands: Any) -> None:
         ("batch", "sequences in a step"),
     ):
         parser.add_argument(f"--{name}", type=int, help=f"{what}, instead of the size's")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is autocast (default: fp32)")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is autocast (default: fp32)"
+    )
     parser.add_argument(
         "--contestants",
         nargs="+",
