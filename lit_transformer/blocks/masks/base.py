@@ -45,7 +45,7 @@ class Mask:
         return False
 
     def is_causal(self, length: int) -> bool:
-        """Whether this is exactly the lower triangle over ``length`` tokens, for which kernels have a path of their own.
+        """Whether this is exactly the lower triangle over ``length`` tokens: kernels have a path of their own for it.
 
         May say False where it is not sure.
         """
@@ -97,6 +97,9 @@ class And(Mask):
         """See the base class."""
         return all(mask.hides_nothing(q_start, q_len, k_len) for mask in self.masks)
 
+    def __repr__(self) -> str:
+        return " & ".join(f"({mask!r})" if isinstance(mask, Or) else repr(mask) for mask in self.masks)
+
     def is_causal(self, length: int) -> bool:
         """The lower triangle, where no other mask takes anything from it."""
         causal = [mask.is_causal(length) for mask in self.masks]
@@ -128,6 +131,9 @@ class Or(Mask):
     def hides_nothing(self, q_start: int, q_len: int, k_len: int) -> bool:
         """See the base class."""
         return any(mask.hides_nothing(q_start, q_len, k_len) for mask in self.masks)
+
+    def __repr__(self) -> str:
+        return " | ".join(f"({mask!r})" if isinstance(mask, And) else repr(mask) for mask in self.masks)
 
     def is_causal(self, length: int) -> bool:
         """The lower triangle, where all masks are."""

@@ -54,7 +54,7 @@ class Sites:
 
 @dataclass(frozen=True)
 class Interval:
-    """Smallest and largest value of a field within each tile; of a boolean field: whether all and whether any are True."""
+    """Smallest and largest value of a field within each tile; of a boolean: whether all and whether any are True."""
 
     low: Tensor
     high: Tensor

@@ -44,13 +44,13 @@ class ALiBi(Position):
         """See the base class."""
         heads = q.shape[1]
         if heads % self.dims.n_heads:
-            raise SizeError("position", f"ALiBi knows the slopes of {self.dims.n_heads} heads and is asked for {heads}; "
-                            "with tensor parallelism choose RoPE")  # fmt: skip
+            raise SizeError("position", f"ALiBi knows the slopes of {self.dims.n_heads} heads and is asked for "
+                            f"{heads}; with tensor parallelism choose RoPE")  # fmt: skip
         return DistanceBias(alibi_slopes(heads).to(q.device, at_least_float32(q)), q_state, k_state)
 
 
 def alibi_slopes(heads: int) -> Tensor:
-    """(H,): 2^-8/H, 2^-16/H, ... for a power of two; else the slopes of the next lower one, then every other of the next."""
+    """(H,): 2^-8/H, 2^-16/H, ... for a power of two; else those of the next lower one, then every other of the next."""
     whole = 2 ** int(math.log2(heads))
     slopes = [2 ** (-8 * (i + 1) / whole) for i in range(whole)]
     slopes += [2 ** (-4 * (2 * i + 1) / whole) for i in range(heads - whole)]

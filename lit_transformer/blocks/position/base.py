@@ -2,8 +2,8 @@
 
 One seam for every encoding: a position may act on the embeddings (``embed``), on queries and keys (``rotate``), on the
 scores (``bias``) or on the values (``values``). Positions are explicit integers, never an ``arange`` in here: with a
-cache, packed documents or left padding the numbers differ per row, and extrapolating is a call with larger ones. Nothing
-is stored as a table: angles are computed from the integers once per forward pass, in float32 at least, whatever
+cache, packed documents or left padding the numbers differ per row, and extrapolating is a call with larger ones.
+Nothing is stored as a table: angles are computed from the integers once per forward pass, in float32 at least, whatever
 precision the network trains in.
 """
 

@@ -34,7 +34,7 @@ class BucketBias(Bias):
 
 
 class RelativeBias(Position):
-    """A learned bias per head and bucket of distances, near ones exact and far ones shared, on both sides (T5's encoder).
+    """A learned bias per head and bucket of distances, near ones exact, far ones shared, on both sides (T5's encoder).
 
     Raffel et al., 2020 (arXiv:1910.10683). T5's cross-attention has none.
 

@@ -1,0 +1,1 @@
+"""Looking into networks: what they attend to, and what their masks let them see."""
