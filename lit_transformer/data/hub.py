@@ -14,7 +14,7 @@ from lit_transformer.errors import UserError
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Silences the progress bars and warnings of ``datasets``; ours is the one shown."""
-    import datasets  # type: ignore[import-untyped]
+    import datasets
 
     verbosity, bars = datasets.logging.get_verbosity(), datasets.are_progress_bars_disabled()
     datasets.logging.set_verbosity_error()

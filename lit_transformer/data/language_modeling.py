@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 from lit_transformer.data import files, hub  # noqa: F401
 from lit_transformer.data.cache import Cache
 from lit_transformer.data.corpora import Corpus
-from lit_transformer.data.loaders import EvaluationLoader, Share, TrainLoader
+from lit_transformer.data.loaders import EndlessLoader, EvaluationLoader, Share, TrainLoader
 from lit_transformer.data.packing import BlockGrid, FixedGrid, PackedBlocks, ShiftedGrid
 from lit_transformer.data.streaming import BlockStream, StreamLoader
 from lit_transformer.data.token_file import Statistics, TokenFile, prepared_tokenizer, prepared_tokens
@@ -102,11 +102,15 @@ class LanguageModelingData(LightningDataModule):
 
     def train_dataloader(self) -> Any:
         """Blocks in a random order without end; of a stream, in its order."""
+        loader: EndlessLoader
         if self.corpus.streaming:
             stream = BlockStream(self.corpus, self.tokenizer, self.block_size, self.seed)
-            return StreamLoader(stream, self.batch_size, self._share())
-        blocks = self._blocks("train", self.grid)
-        return TrainLoader(blocks, self.batch_size, self.seed, self._share(), self.num_workers)
+            loader = StreamLoader(stream, self.batch_size, self._share())
+        else:
+            blocks = self._blocks("train", self.grid)
+            loader = TrainLoader(blocks, self.batch_size, self.seed, self._share(), self.num_workers)
+        loader.on_new_epoch = self._restart_epoch
+        return loader
 
     def val_dataloader(self) -> Any:
         """Blocks of the validation split, each token predicted exactly once."""
@@ -122,6 +126,14 @@ class LanguageModelingData(LightningDataModule):
     def _blocks(self, split: str, grid: BlockGrid) -> PackedBlocks:
         pad = self.tokenizer.special_id("pad")
         return PackedBlocks(self.tokens(split), self.block_size, grid, filler=0 if pad is None else pad)
+
+    def _restart_epoch(self) -> None:
+        """The Trainer begins an epoch too: it would count on from the batches of the old one, and step amid a window."""
+        if self.trainer is not None:
+            progress = self.trainer.fit_loop.epoch_loop.batch_progress
+            progress.current.reset()
+            if progress.total.completed < progress.total.processed:
+                progress.current.completed = -1  # the Trainer still counts the batch that the checkpoint was written at
 
     def _share(self) -> Share:
         if self.trainer is None:

@@ -1,6 +1,6 @@
 """Loaders: the order of samples, its division among ranks, and the place to go on from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +110,8 @@ class EndlessLoader:
         self.samples = 0
         self._epoch_start = 0
         self._goes_on = False
+        self.on_new_epoch: Callable[[], None] | None = None
+        """Called when a state was loaded whose epoch cannot go on, because ranks, batch size or accumulation changed."""
 
     @property
     def global_batch(self) -> int:
@@ -172,8 +174,9 @@ class EndlessLoader:
                 )
         self.samples = state["samples"]
         self._epoch_start = state["epoch_start"]
-        # With other batches the epoch is another one: it starts here.
         self._goes_on = (state["global_batch"], state["accumulate"]) == (self.global_batch, self.share.accumulate)
+        if not self._goes_on and self.on_new_epoch is not None:
+            self.on_new_epoch()
 
 
 class TrainLoader(EndlessLoader):

@@ -80,7 +80,7 @@ def test_a_trainer_goes_on_exactly(tmp_path: Path, kind: type[ListCorpus], accum
     make = lambda: data(kind(**lists), num_workers=workers)  # noqa: E731
     epoch = len(make().train_dataloader()) // accumulate if kind is ListCorpus else 7
     last = 2 * epoch + 5
-    save = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    save = ModelCheckpoint(tmp_path / "saved", filename="{step}", every_n_train_steps=1, save_top_k=-1)
     through = Recorder()
     trainer(tmp_path, last, accumulate, callbacks=[save]).fit(through, make())
     assert len(through.seen) == last * accumulate
@@ -89,9 +89,25 @@ def test_a_trainer_goes_on_exactly(tmp_path: Path, kind: type[ListCorpus], accum
     for stop in stops if workers == 0 else stops[2:4]:
         again = Recorder()
         trainer(tmp_path, last, accumulate, enable_checkpointing=False).fit(
-            again, make(), ckpt_path=tmp_path / f"step={stop}.ckpt"
+            again, make(), ckpt_path=tmp_path / "saved" / f"step={stop}.ckpt"
         )
         assert again.seen == through.seen[stop * accumulate :], stop
+
+
+@pytest.mark.parametrize("stop", [3, 6, 7, 8, 9])
+@pytest.mark.parametrize(("accumulate", "batch_size"), [(2, 3), (1, 2), (4, 1), (3, 5)])
+def test_a_trainer_goes_on_with_other_batches(tmp_path: Path, stop: int, accumulate: int, batch_size: int) -> None:
+    """The order goes on, every optimizer step sees a whole window, and epochs are as long as ever."""
+    lists = {"train": random_texts(12, 30), "validation": random_texts(3, 30, seed=1)}
+    save = ModelCheckpoint(tmp_path / "saved", filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    trainer(tmp_path, 9, 1, callbacks=[save]).fit(Recorder(), data(ListCorpus(**lists)))
+    order = data(ListCorpus(**lists)).train_dataloader().order
+    again = Recorder()
+    run = trainer(tmp_path, 25, accumulate, enable_checkpointing=False)
+    run.fit(again, data(ListCorpus(**lists), batch_size=batch_size), ckpt_path=tmp_path / "saved" / f"step={stop}.ckpt")
+    ids = [number for row, _ in again.seen for number in row]
+    assert ids == order(3 * stop, 3 * stop + len(ids)).tolist()
+    assert again.steps == [step for step in range(stop, 25) for _ in range(accumulate)]
 
 
 def test_validation_and_test_see_each_block_once(tmp_path: Path, corpus: ListCorpus) -> None:
