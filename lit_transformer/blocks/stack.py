@@ -16,6 +16,8 @@ from lit_transformer.blocks.position import Position, RoPE
 from lit_transformer.dims import Dims, SizeError
 
 LayerFactory = Callable[[Dims], Layer]
+# In signatures the list stands first, `list[LayerFactory] | LayerFactory`: jsonargparse tries to write a list of classes
+# as one class otherwise, and the recipe that a run stores would be broken.
 
 
 class Stack(nn.Module):
@@ -32,7 +34,7 @@ class Stack(nn.Module):
     def __init__(
         self,
         dims: Dims,
-        layer: LayerFactory | list[LayerFactory] = Layer,
+        layer: list[LayerFactory] | LayerFactory = Layer,
         position: Callable[[Dims], Position] = RoPE,
         mask: Mask | None = None,
         kernel: Kernel | None = None,

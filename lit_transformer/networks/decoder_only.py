@@ -38,7 +38,7 @@ class DecoderOnly(Network):
         self,
         vocabulary: Vocabulary,
         dims: Dims = Dims(),  # noqa: B008 frozen
-        layer: LayerFactory | list[LayerFactory] = Layer,
+        layer: list[LayerFactory] | LayerFactory = Layer,
         position: Callable[[Dims], Position] = RoPE,
         mask: Mask | None = None,
         kernel: Kernel | None = None,
