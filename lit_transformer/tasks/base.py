@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from lit_transformer.blocks.loss import CrossEntropy, TokenLoss
+from lit_transformer.blocks.loss import ChunkedCrossEntropy, TokenLoss
 from lit_transformer.networks.base import Network
 from lit_transformer.training.callbacks.experts import ExpertBalance
 from lit_transformer.training.optimizers import OptimizerFactory, parameter_groups
@@ -45,7 +45,7 @@ class Task(LightningModule):
         super().__init__()
         self.vocabulary = vocabulary
         self.max_steps = max_steps
-        self.loss: nn.Module = loss or CrossEntropy()
+        self.loss: nn.Module = loss or ChunkedCrossEntropy()
         self.recipe: dict[str, Any] | None = None
         """The ``model`` section of the recipe as plain data, for the checkpoint; set by the CLI."""
         self._network_factory = network
@@ -63,7 +63,10 @@ class Task(LightningModule):
         optimizer = self._optimizer_factory(parameter_groups(self.network))
         self._hyperparameters = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
         rate = ScheduledRate(optimizer, self._schedule_factory(self.max_steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step", "name": "train/learning_rate"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": rate, "interval": "step", "name": "train/learning_rate"},
+        }
 
     def on_train_start(self) -> None:
         """After a resume the recipe's betas, decay and so on hold, not the stored ones; the schedule set the rate."""
@@ -88,9 +91,12 @@ class Task(LightningModule):
         """What the network reports beside its losses (an expert's load): a vector is logged entry by entry."""
         if not stats or not self.log_due():
             return
-        values = {f"train/{name}": value for name, value in stats.items() if value.ndim == 0}
-        for name, vector in stats.items():
-            values |= {f"train/{name}/{i}": value for i, value in enumerate(vector.unbind()) if vector.ndim == 1}
+        values: dict[str, Tensor] = {}
+        for name, value in stats.items():
+            if value.ndim:
+                values |= {f"train/{name}/{i}": entry for i, entry in enumerate(value)}
+            else:
+                values[f"train/{name}"] = value
         self.log_dict(values, sync_dist=True)
 
     def share_of_window(self, total: Tensor, window_tokens: Tensor) -> Tensor:

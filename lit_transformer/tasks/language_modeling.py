@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import AdamW
 from torchmetrics import MeanMetric
 
-from lit_transformer.blocks.loss import CrossEntropy, TokenLoss
+from lit_transformer.blocks.loss import ChunkedCrossEntropy, TokenLoss
 from lit_transformer.data.batch import LanguageBatch
 from lit_transformer.networks.base import Output
 from lit_transformer.tasks.base import NetworkFactory, Task
@@ -42,7 +42,7 @@ class LanguageModeling(Task):
         loss: TokenLoss | None = None,
     ) -> None:
         super().__init__(network, vocabulary, max_steps, optimizer, schedule, loss)
-        self.likelihood = CrossEntropy()
+        self.likelihood = ChunkedCrossEntropy()
         self.evaluated = MeanMetric().set_dtype(torch.float64)
         self._window_loss: Tensor | float = 0.0
 

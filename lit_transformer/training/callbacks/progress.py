@@ -64,7 +64,9 @@ class Progress(ProgressBar):
                 expand=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task("training", total=trainer.max_steps, completed=trainer.global_step, numbers="")
+            self._task = self._bar.add_task(
+                "training", total=trainer.max_steps, completed=trainer.global_step, numbers=""
+            )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -90,7 +92,9 @@ class Progress(ProgressBar):
         if not self._enabled or trainer.sanity_checking:
             return
         metrics = trainer.callback_metrics
-        values = "  ".join(f"{name} {float(value):.4f}" for name, value in sorted(metrics.items()) if name.startswith("val/"))
+        values = "  ".join(
+            f"{name} {float(value):.4f}" for name, value in sorted(metrics.items()) if name.startswith("val/")
+        )
         self.print(f"step {trainer.global_step:,}  {values}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
