@@ -15,7 +15,7 @@ from lit_transformer.dims import Dims
 DIMS = Dims(d_model=24, n_layers=2, n_heads=3, n_kv_heads=1, head_dim=8, d_ff=16, max_len=2048)
 
 
-def subclasses(base: type) -> list[type]:
+def subclasses(base: type, package: str = blocks.__name__) -> list[type]:
     """All public classes below ``base`` that are part of the package, by name."""
     found: dict[str, type] = {}
 
@@ -25,7 +25,7 @@ def subclasses(base: type) -> list[type]:
             yield from walk(each)
 
     for cls in walk(base):
-        if cls.__module__.startswith(blocks.__name__) and not cls.__name__.startswith("_"):
+        if cls.__module__.startswith(package) and not cls.__name__.startswith("_"):
             found[cls.__name__] = cls
     return [found[name] for name in sorted(found)]
 

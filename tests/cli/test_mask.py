@@ -13,7 +13,6 @@ from lit_transformer.blocks import BigBird, Causal, Full, PrefixCausal, SlidingW
 from lit_transformer.blocks.masks import Sites
 from lit_transformer.cli.main import main
 from lit_transformer.errors import UserError
-from lit_transformer.recipe import shipped_recipes
 
 RECIPE = """
 model:
@@ -111,19 +110,3 @@ def test_help_needs_no_torch():
     code = "import sys; from lit_transformer.cli.main import main; main(['mask', '--help']); print(*sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "example:" in shown and "torch" not in shown.split()
-
-
-OVERLAYS = [each.name for each in shipped_recipes() if each.name.startswith("overlays/mask/")]
-
-
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_mask_overlay_draws(overlay, tmp_path, capsys):
-    recipe = tmp_path / "mine.yaml"
-    recipe.write_text(RECIPE)
-    code = main(["mask", "--config", str(recipe), "--config", overlay, "--length", "64"])
-    shown = capsys.readouterr()
-    if code:
-        assert "for encoders" in next(each.description for each in shipped_recipes() if each.name == overlay)
-        assert "lets tokens see later ones" in shown.err
-    else:
-        assert "visible" in shown.out
