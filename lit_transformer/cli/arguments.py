@@ -107,7 +107,7 @@ def parse_arguments(verb: str, argv: list[str]) -> Arguments:
             continue
         if not (name in _VALUED[verb] or name == "--resume" and "--resume" in _FLAGS[verb] or _is_key(name)):
             options = [*_VALUED[verb], *_FLAGS[verb], "--help", *(f"--{section}" for section in SECTIONS)]
-            raise UserError(f"{verb}: unknown option {quote(name)}{hint(name, options)}")
+            raise UserError(f"{verb}: unknown option {quote(name)}{hint(name.split('.')[0], options)}")
         if not equals:
             if not rest or (rest[0].startswith("--") and len(rest[0]) > 2):
                 raise UserError(f"{verb}: {one_line(name, 100)} needs a value")

@@ -8,11 +8,14 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import asdict, is_dataclass
+from datetime import timedelta
+from enum import Enum
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
-from jsonargparse import set_parsing_settings
+from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -87,8 +90,9 @@ class TrainingCLI(LightningCLI):
         self.recipe = self._resolved()
 
     def _resolved(self) -> dict[str, Any]:
-        text = self.parser.dump(self.config, skip_link_targets=True, skip_none=False, format="yaml")
-        data: dict[str, Any] = yaml.safe_load(text)
+        data: dict[str, Any] = to_plain(self.config)
+        for name in self.resolution.filled_in():
+            data["model"]["init_args"].pop(name, None)
         known = trainer_parameters()
         data["trainer"] = {key: value for key, value in data["trainer"].items() if key in known}
         given = self.resolution.config.get("trainer", {}).get("logger")
@@ -283,6 +287,33 @@ def resolved_yaml(names: Sequence[str], allow: Sequence[str] = ()) -> str:
     resolution = Resolution(Arguments("fit", configs=list(names)).recipe(), allow)
     with _located(resolution):
         return to_yaml(TrainingCLI(resolution).recipe)
+
+
+def to_plain(value: Any) -> Any:
+    """A parsed configuration as plain data; defaults that are no data are left out, as they come back by themselves.
+
+    jsonargparse's own ``dump`` turns a list of factories into text that nothing reads.
+    """
+    if isinstance(value, (Namespace, dict)):
+        items = vars(value).items() if isinstance(value, Namespace) else value.items()
+        plain = {str(key): to_plain(item) for key, item in items if key != "__path__"}
+        return {key: item for key, item in plain.items() if item is not _NO_DATA}
+    if isinstance(value, (list, tuple, set)):
+        return [to_plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, (PurePath, timedelta)):
+        return str(value)
+    if is_dataclass(value):
+        return to_plain(asdict(value))
+    return _NO_DATA
+
+
+_NO_DATA = object()
 
 
 def to_yaml(data: Any) -> str:

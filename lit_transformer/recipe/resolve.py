@@ -88,6 +88,9 @@ class Resolver:
         for name, param in params.items():
             if param.required and name not in node.items and name not in given and name not in supplied:
                 self._fault(mark, f"is missing, expected {describe(param.annotation)}", _join(key, name))
+            elif name not in node.items and inspect.isclass(param.default) and (slot := _slot_of(param)):
+                # A default part is said in full, so that a resolved recipe holds its arguments too.
+                result[name] = self.build_arguments(param.default, slot[1], Mapping(mark), _join(key, name), mark)
         return result
 
     def value(self, node: Node, annotation: Any, key: str, mark: Mark, default: Any = EMPTY) -> Any:
@@ -351,6 +354,12 @@ def _leaf(node: Node, option: Any, typed: bool) -> Any:
     if origin is str or issubclass(origin, PathLike):
         return value if isinstance(value, str) else NOTHING
     return NOTHING
+
+
+def _slot_of(param: Parameter) -> tuple[type, int] | None:
+    """The slot that a parameter's default class stands in."""
+    slots = [slot for option in members(param.annotation) if (slot := class_slot(option))]
+    return next((slot for slot in slots if issubclass(param.default, slot[0])), None)
 
 
 def subclasses(base: type) -> list[type]:

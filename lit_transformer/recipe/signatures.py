@@ -94,6 +94,8 @@ def class_slot(annotation: Any) -> tuple[type, int] | None:
     """
     annotation = unwrapped(annotation)
     if get_origin(annotation) is collections.abc.Callable:
+        if len(get_args(annotation)) != 2:
+            return None
         arguments, result = get_args(annotation)
         slot = class_slot(result)
         return (slot[0], len(arguments) if isinstance(arguments, list) else 0) if slot else None
