@@ -88,7 +88,7 @@ def read_prompts(options: argparse.Namespace) -> list[str] | None:
     if options.prompts is None:
         if sys.stdin is not None and sys.stdin.isatty():
             return None
-        return [decoded(read_bytes("-"), "standard input")]
+        return [decoded(read_bytes("-"), "standard input").removesuffix("\n")]
     name = "standard input" if options.prompts == "-" else options.prompts
     lines = decoded(read_bytes(options.prompts), name).splitlines()
     if not lines:

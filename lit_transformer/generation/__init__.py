@@ -1,8 +1,18 @@
 """Decoding: one loop over a network and its cache, and the objects that steer it."""
 
+from lit_transformer.generation.beam import Certain, Eager, Likely, Patience, beam_search
 from lit_transformer.generation.decoding import Completion, generate
 from lit_transformer.generation.devices import device_of
 from lit_transformer.generation.model import Model
+from lit_transformer.generation.penalties import (
+    BannedWords,
+    FrequencyPenalty,
+    LogitBias,
+    MinNewTokens,
+    NoRepeatNGram,
+    PresencePenalty,
+    RepetitionPenalty,
+)
 from lit_transformer.generation.runner import Runner
 from lit_transformer.generation.samplers import (
     Choice,
@@ -20,9 +30,12 @@ from lit_transformer.generation.samplers import (
 from lit_transformer.generation.scoring import Score, score
 from lit_transformer.generation.streaming import StopStrings, TextStream
 from lit_transformer.generation.text import complete, sample_text
+from lit_transformer.generation.truncation import Epsilon, Eta, Mirostat, TypicalP
 
 __all__ = [
-    "Choice", "Completion", "Greedy", "History", "LogitsProcessor", "MinP", "Model", "Multinomial", "Runner", "Sampler",
-    "Score", "StopStrings", "Temperature", "TextStream", "TopK", "TopP", "complete", "device_of", "generate",
+    "BannedWords", "Certain", "Choice", "Completion", "Eager", "Epsilon", "Eta", "FrequencyPenalty", "Greedy",
+    "History", "Likely", "LogitBias", "LogitsProcessor", "MinNewTokens", "MinP", "Mirostat", "Model", "Multinomial",
+    "NoRepeatNGram", "Patience", "PresencePenalty", "RepetitionPenalty", "Runner", "Sampler", "Score", "StopStrings",
+    "Temperature", "TextStream", "TopK", "TopP", "TypicalP", "beam_search", "complete", "device_of", "generate",
     "sample_text", "sampler_of", "score",
 ]  # fmt: skip

@@ -24,6 +24,7 @@ class Completion:
         log_probabilities: Of each new token under the network itself, before any processor; empty unless asked for.
         reason: Why it ended ("stop id", "stop string", "length", or what a callback wrote); None as long as it grows.
         text: The new tokens as text, where a tokenizer was at hand.
+        score: What a search compared completions by.
     """
 
     prompt: int
@@ -32,6 +33,7 @@ class Completion:
     log_probabilities: list[float] = field(default_factory=list)
     reason: str | None = None
     text: str = ""
+    score: float | None = None
 
 
 ANY_TOKEN = Sampler((), Multinomial())
@@ -122,9 +124,7 @@ def decode(
         for completion in completions:
             completion.reason = "length"
         return
-    if stop_ids is None:
-        stop_ids = () if network.vocabulary.eos_id is None else (network.vocabulary.eos_id,)
-    stops = frozenset(stop_ids)
+    stops = stops_of(network, stop_ids)
     sampler = sampler.begin()
     runner = Runner(network)
     draws = uniform(completions, max_new_tokens, seed, sampler, runner.device)
@@ -165,6 +165,13 @@ def decode(
                 logits = runner.prefill(tails, min(window, max(map(len, tails)) + max_new_tokens - step))
             else:
                 logits = runner.step(chosen)
+
+
+def stops_of(network: Network, stop_ids: Collection[int] | None) -> frozenset[int]:
+    """The tokens that end a completion."""
+    if stop_ids is None:
+        stop_ids = () if network.vocabulary.eos_id is None else (network.vocabulary.eos_id,)
+    return frozenset(stop_ids)
 
 
 def check(network: Network, rows: Sequence[Sequence[int]], context: int | None) -> int | None:

@@ -9,14 +9,14 @@ from lit_transformer.generation.scoring import Score, score
 from lit_transformer.generation.text import Tokenizer, complete, stream
 from lit_transformer.networks.base import Network
 
-SAMPLING = ("temperature", "top_k", "top_p", "min_p", "processors")
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "processors", "truncations")
 
 
 class Model:
     """What ``lit_transformer.load`` gives: text in, text out.
 
-    Options of all methods are those of ``sampler_of`` (temperature, top_k, top_p, min_p, processors) or a ``sampler``
-    of your own, and those of ``generate`` (max_new_tokens, stop_ids, seed, context) with ``stop``, a list of strings.
+    Options of all methods are those of ``sampler_of`` (temperature, top_k, top_p, min_p, ...) or a ``sampler`` of your
+    own, and those of ``generate`` (max_new_tokens, stop_ids, seed, context) with ``stop``, a list of strings.
 
     Args:
         network: A decoder-only network.

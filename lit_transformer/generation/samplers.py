@@ -46,7 +46,7 @@ class LogitsProcessor:
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(self).items())})"
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(self).items() if k[0] != '_')})"
 
 
 class Temperature(LogitsProcessor):
@@ -114,10 +114,10 @@ class TopP(LogitsProcessor):
         if count < logits.shape[-1] and bool((mass[:, -1] < self.p).any()):
             ranked = probabilities.sort(dim=-1, descending=True).values
             mass = ranked.cumsum(-1)
-        return logits.masked_fill_(probabilities < _last_kept(ranked, mass, self.p), -torch.inf)
+        return logits.masked_fill_(probabilities < last_kept(ranked, mass, self.p), -torch.inf)
 
 
-def _last_kept(ranked: Tensor, mass: Tensor, share: float) -> Tensor:
+def last_kept(ranked: Tensor, mass: Tensor, share: float) -> Tensor:
     """(R, 1): the entry of ``ranked`` at which the cumulated ``mass`` first reaches ``share``."""
     last = (mass < share).sum(-1, keepdim=True).clamp_(max=ranked.shape[-1] - 1)
     return ranked.gather(-1, last)
@@ -206,8 +206,9 @@ def sampler_of(
     top_p: float | None = None,
     min_p: float | None = None,
     processors: Sequence[LogitsProcessor] = (),
+    truncations: Sequence[LogitsProcessor] = (),
 ) -> Sampler:
-    """The usual chain: other processors, temperature, top-k, top-p, min-p, then a draw; temperature 0 is greedy.
+    """The usual chain: penalties, temperature, top-k, top-p, min-p, others, then a draw; temperature 0 is greedy.
 
     Args:
         temperature: Divides the scores; 0 takes the most probable token.
@@ -215,6 +216,7 @@ def sampler_of(
         top_p: Keeps the most probable tokens that hold this share together.
         min_p: Keeps tokens at least this share as probable as the most probable one.
         processors: What acts on the scores before all of these: penalties, bans.
+        truncations: What cuts the distribution after all of these: typical, epsilon, eta, mirostat.
 
     Raises:
         UserError: A value out of its range.
@@ -230,4 +232,4 @@ def sampler_of(
         chain.append(TopP(top_p))
     if min_p is not None:
         chain.append(MinP(min_p))
-    return Sampler(chain, Multinomial())
+    return Sampler([*chain, *truncations], Multinomial())
