@@ -31,7 +31,7 @@ def export_safetensors(path: str | Path, target: str | Path, weights: Weights = 
     kept: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
     for name, value in values.items():
-        place = (value.untyped_storage().data_ptr(), tuple(value.shape), value.storage_offset())
+        place = (value.untyped_storage().data_ptr(), tuple(value.shape), int(value.storage_offset()))
         if value.numel() and place in first:
             tied[name] = first[place]
         else:

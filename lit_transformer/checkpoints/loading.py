@@ -76,8 +76,9 @@ def load_network(path: str | Path, weights: Weights = "auto") -> Loaded:
     try:
         with torch.device("meta"):
             network = factory(vocabulary)
-    except LitTransformerError as error:
-        raise UserError(f"{path}: its network cannot be built: {error}") from error
+    except Exception as error:  # whatever a part's constructor makes of a stranger's values
+        said = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: its network cannot be built: {said}") from error
     fill(network, values, str(path))
     network.eval()
     return Loaded(
@@ -107,7 +108,7 @@ def network_weights(path: str | Path, checkpoint: Mapping[str, Any], weights: We
             for alias in aliases.get(name, [name]):
                 state[alias] = value
     for name, value in state.items():
-        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
+        if not isinstance(value, Tensor):
             raise UserError(f"{path}: {name} is not a plain tensor")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise UserError(f"{path}: {name} claims more elements than the file holds")
@@ -174,7 +175,7 @@ def _vocabulary(path: Path, checkpoint: Mapping[str, Any]) -> Vocabulary:
 
 
 def _network_factory(path: Path, checkpoint: Mapping[str, Any], tensors: int) -> Callable[[Vocabulary], Network]:
-    from lit_transformer.recipe import build
+    from lit_transformer.recipe.building import build
 
     stored = checkpoint.get("hyper_parameters")
     section = stored.get("init_args", stored) if isinstance(stored, Mapping) else None

@@ -58,17 +58,20 @@ def read(path: str | Path) -> dict[str, Any]:
         try:
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:
-            raise UserError(
-                f"{path}: its content is not a checkpoint's ({_one_line(error)}); it was not written by lit-transformer"
-            ) from None
+            raise UserError(f"{path}: {_not_plain(error)}; it was not written by lit-transformer") from None
     check_parts(path, checkpoint, footer)
+    for name, value in checkpoint["state_dict"].items():
+        if isinstance(value, torch.Tensor) and (value.layout != torch.strided or value.is_meta or value.is_quantized):
+            raise UserError(f"{path}: {str(name)[:80]} is not a plain tensor")
     return checkpoint  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager
 def _opened(path: str | Path) -> Iterator[IO[bytes]]:
     if _ADDRESS.match(str(path)):
-        raise UserError(f"{path}: is an address, and only local files are opened; download it and check its origin first")
+        raise UserError(
+            f"{path}: is an address, and only local files are opened; download it and check its origin first"
+        )
     if os.environ.get(_FORCE, "").strip().lower() not in ("", "0", "n", "no", "false"):
         raise UserError(f"{path}: not opened, because {_FORCE} is set and lets a checkpoint run code; unset it")
     path = Path(path)
@@ -111,10 +114,12 @@ def _footer(path: Path, file: IO[bytes]) -> Footer:
     if footer is None:
         raise UserError(f"{path}: {_guess(file, size)}")
     if footer.format != FORMAT:
-        raise UserError(f"{path}: has checkpoint format {footer.format}, this version reads {FORMAT}; update the package")
+        raise UserError(
+            f"{path}: has checkpoint format {footer.format}, this version reads {FORMAT}; update it"
+        )
     if footer.length + FOOTER_BYTES != size:
         raise UserError(
-            f"{path}: is damaged: {size} bytes long, {footer.length + FOOTER_BYTES} were written; use another checkpoint"
+            f"{path}: is damaged: {size} bytes long, {footer.length + FOOTER_BYTES} were written; use another one"
         )
     return footer
 
@@ -164,10 +169,14 @@ def _guess(file: IO[bytes], size: int) -> str:
             names = zipfile.ZipFile(file).namelist()
             if any(name.endswith("/data.pkl") for name in names):
                 return (
-                    "is a PyTorch file without lit-transformer's footer: written by another program, or cut at the end; "
+                    "is a PyTorch file without lit-transformer's footer: by another program, or cut at the end; "
                     "weights from elsewhere come in as safetensors"
                 )
-            return f"is a zip archive of something else ({names[0][:60]!r}), not a checkpoint" if names else "is a zip file"
+            return (
+                f"is a zip archive of something else ({names[0][:60]!r}), not a checkpoint"
+                if names
+                else "is a zip file"
+            )
         return "is cut short: it begins like a checkpoint and its end is missing; use another checkpoint"
     if head.startswith(b"\x80"):
         return "is a bare pickle, which could run code; it is not opened"
@@ -178,6 +187,13 @@ def _guess(file: IO[bytes], size: int) -> str:
     if head[:1].isascii() and not head.strip(bytes(range(32, 127)) + b"\t\r\n"):
         return "is a text file, not a checkpoint"
     return "is not a lit-transformer checkpoint, or its end is missing or damaged; use another checkpoint"
+
+
+def _not_plain(error: Exception) -> str:
+    """What torch found, without its advice on how to open the file nevertheless."""
+    if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        return f"holds more than data: opening it would call {named[1][:80]}, which is refused"
+    return f"its content is no checkpoint's ({type(error).__name__})"
 
 
 def _one_line(error: BaseException) -> str:

@@ -19,12 +19,14 @@ def run(argv: list[str]) -> int:
     """Runs the verb."""
     parser = OptionParser(
         "verify-resume",
-        "Train a recipe twice, once without a break, once killed (SIGKILL) and resumed, and compare bit for bit: losses,\n"
-        "sample ids, learning rates, validations and the final checkpoint. Exit code 0: the same; 1: not.\n"
+        "Train a recipe twice, once without a break, once killed (SIGKILL) and resumed, and compare bit for bit:\n"
+        "losses, sample ids, learning rates and the final checkpoint. Exit code 0: the same; 1: not.\n"
         "Any --KEY VALUE of the recipe may follow, as with fit.",
         "lit-transformer verify-resume --config quickstart --config overlays/tiny",
     )
-    parser.add_argument("--config", "-c", action="append", required=True, metavar="RECIPE", help="recipe, then overlays")
+    parser.add_argument(
+        "--config", "-c", action="append", required=True, metavar="RECIPE", help="recipe, then overlays"
+    )
     parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help="your package that it may name")
     parser.add_argument("--steps", type=int, default=40, help="optimizer steps of the whole run (default: 40)")
     parser.add_argument("--at", type=int, default=20, help="step of the checkpoint to resume from (default: 20)")
@@ -223,4 +225,4 @@ def _kill_after(step: int) -> None:
         if trainer.global_step >= step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Trace.on_train_batch_end = then_die  # type: ignore[method-assign]
+    Trace.on_train_batch_end = then_die  # type: ignore[method-assign, assignment]

@@ -17,7 +17,7 @@ from lit_transformer.training.signals import Signals
 class Checkpointing(Checkpoint):
     """Keeps ``last.ckpt`` and ``best.ckpt``, each replaced in one step, saved at step boundaries only.
 
-    ``last.ckpt`` is written every ``every_n_steps`` optimizer steps, after every validation, when a signal asks to stop,
+    ``last.ckpt`` is written every ``every_n_steps`` optimizer steps, after every validation, when a signal asks to end,
     and at the end; ``best.ckpt`` after each validation that improves ``monitor``. Weights that are not finite are never
     saved. A save that falls on a validation comes after it; one that a signal forces before or during it makes the
     resumed run do that validation first.
@@ -127,9 +127,11 @@ class Checkpointing(Checkpoint):
             return
         self._validation_due = False
         score = trainer.callback_metrics.get(self.monitor)
-        if score is None and self.best_step is None and trainer.is_global_zero and not trainer.fast_dev_run:
+        if score is None and self.best_step is None and trainer.is_global_zero:
             names = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
-            raise UserError(f"Checkpointing.monitor: {self.monitor!r} was not logged by the validation; it logged {names}")
+            raise UserError(
+                f"Checkpointing.monitor: {self.monitor!r} was not logged by the validation; it logged {names}"
+            )
         if score is not None and self._improves(float(score)):
             self.best_score, self.best_step = float(score), trainer.global_step
             # best first: a kill between the two leaves an older last.ckpt, which comes by here again
@@ -190,18 +192,18 @@ def _refuse_non_finite(trainer: Trainer, path: Path) -> None:
     # one number a tensor: the largest magnitude is infinite or NaN as soon as one element is
     finite = torch.stack([norm.float() for norm in _largest(parameters)]).isfinite().all()
     if trainer.world_size > 1:
-        finite = trainer.strategy.reduce(finite.float(), reduce_op="sum") >= trainer.world_size  # type: ignore[arg-type]
+        finite = trainer.strategy.reduce(finite.float(), reduce_op="sum") >= trainer.world_size
     if not bool(finite):
         bad = [n for n, p in trainer.lightning_module.named_parameters() if not bool(torch.isfinite(p).all())]
+        named = ", ".join(bad[:3]) + (", ..." if len(bad) > 3 else "")
         raise Diverged(
-            f"step {trainer.global_step}: weights are not finite ({', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''}); "
+            f"step {trainer.global_step}: weights are not finite ({named}); "
             f"not saved, {path} is as it was; lower the learning rate or clip the gradient"
         )
 
 
 def _largest(parameters: list[torch.Tensor]) -> list[torch.Tensor]:
-    norms: list[torch.Tensor] = torch._foreach_norm(parameters, ord=math.inf)  # type: ignore[attr-defined]
-    return norms
+    return list(torch._foreach_norm(parameters, ord=math.inf))
 
 
 def settle_loops(fit_loop: dict[str, Any], batches_per_epoch: float, validation_due: bool) -> None:

@@ -40,7 +40,9 @@ class EMA(Callback):
         if self._loaded is not None:
             missing = self.average.keys() ^ self._loaded.keys()
             if missing:
-                raise UserError(f"the checkpoint's average of the weights does not fit this network: {sorted(missing)[0]}")
+                raise UserError(
+                    f"the checkpoint's average of the weights does not fit this network: {sorted(missing)[0]}"
+                )
             for name, average in self.average.items():
                 _copy_full(average, self._loaded[name])
             self._loaded = None
@@ -136,5 +138,5 @@ def _copy_full(target: Tensor, source: Tensor) -> None:
     if hasattr(target, "device_mesh"):
         from torch.distributed.tensor import distribute_tensor
 
-        source = distribute_tensor(source.to(target.device), target.device_mesh, target.placements)  # type: ignore[attr-defined]
+        source = distribute_tensor(source.to(target.device), target.device_mesh, target.placements)
     target.copy_(source)

@@ -35,7 +35,7 @@ class Generators:
         torch.set_rng_state(self.torch_cpu)
         if self.accelerator is not None and device.type != "cpu":
             _backend(device).set_rng_state(self.accelerator, *_which(device))
-        np.random.set_state(self.numpy)  # type: ignore[arg-type]
+        np.random.set_state(self.numpy)
         random.setstate(self.python)
 
     def to_plain(self) -> dict[str, Any]:

@@ -82,7 +82,10 @@ def _edits(trainer: Trainer, module: LightningModule, parts: dict[str, int]) -> 
             "the same updates from half the activations"
         )
     if "16" not in str(trainer.precision):
-        yield f"trainer.precision: {trainer.precision} -> bf16-mixed: activations in half the bytes (--config overlays/bf16)"
+        yield (
+            f"trainer.precision: {trainer.precision} -> bf16-mixed: activations in half the bytes "
+            "(--config overlays/bf16)"
+        )
     if isinstance(block, int) and block > 1:
         yield f"data.block_size: {block} -> {block // 2}: half the tokens a row, a quarter of the attention scores"
     dims = getattr(getattr(module, "network", None), "dims", None)
@@ -91,13 +94,14 @@ def _edits(trainer: Trainer, module: LightningModule, parts: dict[str, int]) -> 
         yield f"model.network.dims.d_model: {dims.d_model} -> {max(1, dims.d_model // 2)}: a quarter of the weights"
     yield "trainer.limit_val_batches: 0: no validation, if it was the validation that ran out"
     yield "a device with more memory"
-    yield f"a smaller model: its weights and optimizer take {(parts['weights'] + parts['optimizer state']) / 1e6:,.1f} MB"
+    fixed = (parts["weights"] + parts["optimizer state"]) / 1e6
+    yield f"a smaller model: its weights and optimizer take {fixed:,.1f} MB"
 
 
 def _tensors(batch: Any) -> Iterator[tuple[str, Tensor]]:
     if isinstance(batch, Tensor):
         yield "tensor", batch
-    for name, value in (batch.items() if isinstance(batch, dict) else getattr(batch, "__dict__", {}).items()):
+    for name, value in batch.items() if isinstance(batch, dict) else getattr(batch, "__dict__", {}).items():
         if isinstance(value, Tensor):
             yield str(name), value
 

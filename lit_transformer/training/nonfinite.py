@@ -48,7 +48,7 @@ class NonFinite(Callback):
         self._loss = detached if self._loss is None else self._loss + detached
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Looks at the window; where it is bad, takes its gradients away, which makes the optimizer's step do nothing."""
+        """Looks at the window; where it is bad, takes its gradients away: the optimizer's step then does nothing."""
         loss, self._loss = self._loss, None
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if loss is None:
@@ -98,8 +98,8 @@ class NonFinite(Callback):
         said = f"step {step}: {reason}; learning rate {rates}; samples of rank {trainer.global_rank}: {ids}"
         if self.skipped > self.max_skipped:
             raise Diverged(
-                f"{said}; the last checkpoint is as it was. Lower the learning rate, warm up longer or clip the gradient "
-                f"(trainer.gradient_clip_val), or allow skips (NonFinite.max_skipped, now {self.max_skipped})"
+                f"{said}; the last checkpoint is as it was. Lower the learning rate, warm up longer or clip the "
+                f"gradient (trainer.gradient_clip_val), or allow skips (NonFinite.max_skipped, now {self.max_skipped})"
             )
         log.warning("%s; window skipped (%d of at most %d)", said, self.skipped, self.max_skipped)
         optimizer.zero_grad(set_to_none=True)
@@ -113,5 +113,5 @@ def _norm(optimizer: Optimizer, like: Tensor) -> Tensor:
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     if not gradients:
         return torch.zeros_like(like)
-    norms = torch._foreach_norm(gradients)  # type: ignore[attr-defined]
+    norms = torch._foreach_norm(gradients)
     return torch.stack([norm.float().to(like.device) for norm in norms]).sum()

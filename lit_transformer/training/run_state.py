@@ -1,4 +1,4 @@
-"""Where a run stands: its clock, its random generators, and the proof that all parts of a checkpoint belong together."""
+"""Where a run stands: its clock, its random generators, and what proves that a checkpoint's parts belong together."""
 
 import contextlib
 import logging
@@ -138,6 +138,7 @@ class RunState(Callback):
         for index, optimizer in enumerate(checkpoint.get("lr_schedulers", [])):
             if isinstance(optimizer.get("last_epoch"), int):
                 steps[f"schedule {index}" if index else "schedule"] = optimizer["last_epoch"]
+        _check_loaders(checkpoint, self.clock)
         checkpoint[RUN_STATE] = {
             "step": self.clock.steps,
             "clock": asdict(self.read_clock()),
@@ -164,12 +165,24 @@ class RunState(Callback):
         state = checkpoint.get(RUN_STATE)
         if not isinstance(state, dict):
             raise UserError("the checkpoint holds no run state, so the run cannot go on from it; use --init_from")
+        try:
+            self._take_over(trainer, checkpoint, state)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"the checkpoint's run state is not one that this version wrote ({error})") from error
+
+    def _take_over(self, trainer: Trainer, checkpoint: dict[str, Any], state: dict[str, Any]) -> None:
         self.clock = Clock(**state["clock"])
+        _check_loaders(checkpoint, self.clock)
         batches = self.clock.batches
-        if batches % trainer.accumulate_grad_batches and state["accumulate_grad_batches"] != trainer.accumulate_grad_batches:
+        if (
+            batches % trainer.accumulate_grad_batches
+            and state["accumulate_grad_batches"] != trainer.accumulate_grad_batches
+        ):
             raise UserError(
-                f"trainer.accumulate_grad_batches: {trainer.accumulate_grad_batches} does not divide the {batches} batches "
-                f"done with {state['accumulate_grad_batches']}; resume with a divisor"
+                f"trainer.accumulate_grad_batches: {trainer.accumulate_grad_batches} does not divide the {batches} "
+                f"batches done with {state['accumulate_grad_batches']}; resume with a divisor"
             )
         self._tokens = None
         self._starts_window = True
@@ -187,6 +200,18 @@ class RunState(Callback):
             self._generators = None
 
 
+def _check_loaders(checkpoint: dict[str, Any], clock: Clock) -> None:
+    """Refuses a loader that stands elsewhere than the clock: it would repeat samples or leave some out."""
+    loops = checkpoint.get("loops", {}).get("fit_loop", {})
+    for state in loops.get("state_dict", {}).get("combined_loader", []):
+        samples = state.get("samples") if isinstance(state, dict) else None
+        if isinstance(samples, int) and samples != clock.samples:
+            raise UserError(
+                f"the checkpoint's parts are of different steps: its data stand after {samples} samples, its clock "
+                f"after {clock.samples}; use another checkpoint"
+            )
+
+
 def say(message: str) -> None:
     """Tells the user, and the log of the run."""
     print(message, file=sys.stderr)
@@ -197,7 +222,9 @@ def _rate(trainer: Trainer) -> tuple[str, float] | None:
     """Name of the schedule and the learning rate of the coming update."""
     for config in trainer.lr_scheduler_configs:
         scheduler = config.scheduler
-        return type(getattr(scheduler, "schedule", scheduler)).__name__, float(scheduler.optimizer.param_groups[0]["lr"])
+        return type(getattr(scheduler, "schedule", scheduler)).__name__, float(
+            scheduler.optimizer.param_groups[0]["lr"]
+        )
     return None
 
 

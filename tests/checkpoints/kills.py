@@ -133,7 +133,11 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Path | None]:
     """A file system of this size; ``None`` where it cannot be mounted."""
     folder.mkdir()
     options = ["-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or shutil.which("mount") is None or subprocess.run(["mount", *options], check=False).returncode:
+    if (
+        os.geteuid() != 0
+        or shutil.which("mount") is None
+        or subprocess.run(["mount", *options], check=False).returncode
+    ):
         yield None
         return
     try:

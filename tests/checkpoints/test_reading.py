@@ -71,7 +71,9 @@ def test_every_bit_of_the_footer_counts(tmp_path: Path) -> None:
         data[at] ^= bit
 
 
-@pytest.mark.parametrize("address", ["http://x.org/a.ckpt", "https://x.org/a.ckpt", "s3://b/a.ckpt", "file:///a.ckpt", "HTTP://x/a"])
+@pytest.mark.parametrize(
+    "address", ["http://x.org/a.ckpt", "https://x.org/a.ckpt", "s3://b/a.ckpt", "file:///a.ckpt", "HTTP://x/a"]
+)
 def test_addresses_are_refused(address: str) -> None:
     for call in (read, verify, read_footer):
         with pytest.raises(UserError, match="is an address"):
@@ -156,4 +158,3 @@ def test_a_footer_is_what_it_spells() -> None:
     footer = Footer(3, 4, "0" * 64)
     assert Footer.parse(footer.to_bytes()) == footer
     assert Footer.parse(footer.to_bytes()[:-1] + b" ") is None
-

@@ -88,7 +88,9 @@ def test_full_disk(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "replace"])
 @pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS])
-def test_a_failing_call_is_one_line_and_leaves_the_old_file(tmp_path: Path, monkeypatch, call: str, reason: int) -> None:  # type: ignore[no-untyped-def]
+def test_a_failing_call_is_one_line_and_leaves_the_old_file(
+    tmp_path: Path, monkeypatch, call: str, reason: int
+) -> None:  # type: ignore[no-untyped-def]
     path = good(tmp_path / "last.ckpt", 1)
     original = getattr(os, call)
 

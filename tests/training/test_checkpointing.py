@@ -57,7 +57,11 @@ def _differences(one: Any, other: Any) -> list[str]:
     return [
         name
         for name in left.keys() | right.keys()
-        if not (torch.equal(left[name], right[name]) if isinstance(left.get(name), torch.Tensor) else left.get(name) == right.get(name))
+        if not (
+            torch.equal(left[name], right[name])
+            if isinstance(left.get(name), torch.Tensor)
+            else left.get(name) == right.get(name)
+        )
     ]
 
 
@@ -136,7 +140,9 @@ def test_exactness_is_lost_without_the_generators(tmp_path: Path, monkeypatch: p
     train(tmp_path / "cut", 20)
     monkeypatch.setattr("lit_transformer.training.generators.Generators.restore", lambda *_: None)
     _, trace, _ = train(tmp_path / "cut", resume=tmp_path / "cut/checkpoints/last.ckpt", seed=5)
-    assert [batch[2] for batch in trace.batches] == [batch[2] for batch in expected.batches[20:]], "the data are the same"
+    assert [batch[2] for batch in trace.batches] == [batch[2] for batch in expected.batches[20:]], (
+        "the data are the same"
+    )
     assert trace.batches != expected.batches[20:]
 
 
@@ -146,7 +152,10 @@ def test_exactness_is_lost_without_settled_counters(tmp_path: Path, monkeypatch:
     with pytest.raises(Preempted):
         train(tmp_path / "cut", callbacks=(Stop(12, "validation"),))
     _, trace, _ = train(tmp_path / "cut", resume=tmp_path / "cut/checkpoints/last.ckpt")
-    assert trace.validated != [each for each in expected.validated if each[0] >= 12] or trace.batches != expected.batches[12:]
+    assert (
+        trace.validated != [each for each in expected.validated if each[0] >= 12]
+        or trace.batches != expected.batches[12:]
+    )
 
 
 def test_best_and_last(tmp_path: Path) -> None:
@@ -180,7 +189,9 @@ def test_paths_are_told_only_once_the_file_is_there(tmp_path: Path, monkeypatch:
     assert told[0].best_model_path == told[0].last_model_path == ""
 
 
-def test_a_full_disk_ends_the_run_with_the_last_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_ends_the_run_with_the_last_checkpoint_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original, writes = os.write, [0]
 
     def write(*args: Any) -> int:
@@ -219,7 +230,9 @@ def test_a_validation_inside_a_window_is_refused(tmp_path: Path) -> None:
 def test_a_number_to_monitor_that_is_not_logged_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Checkpointing.__init__
     monkeypatch.setattr(
-        Checkpointing, "__init__", lambda self, *args, **options: original(self, *args, **options | {"monitor": "val/los"})
+        Checkpointing,
+        "__init__",
+        lambda self, *args, **options: original(self, *args, **options | {"monitor": "val/los"}),
     )
     with pytest.raises(UserError, match="'val/los' was not logged by the validation; it logged .*val/loss"):
         train(tmp_path)

@@ -70,7 +70,9 @@ def test_evaluating_a_checkpoint_uses_it_as_the_training_did(tmp_path: Path) -> 
     assert metrics["val/loss"] == pytest.approx(trace.validated[-1][1], rel=1e-6)
 
 
-def test_a_tied_weight_is_averaged_once_and_known_by_both_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tied_weight_is_averaged_once_and_known_by_both_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original = Task.__init__
 
     def tied(self: Task, *args: Any, **options: Any) -> None:

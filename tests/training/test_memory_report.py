@@ -42,6 +42,13 @@ def test_other_errors_are_left_alone(tmp_path: Path, capsys: Any) -> None:
     assert "out of memory" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
 def test_kinds_of_failed_allocation(error: Exception) -> None:
     assert is_out_of_memory(error) and not is_out_of_memory(ValueError("out of memory"))

@@ -44,7 +44,12 @@ def test_a_run_with_bad_windows_equals_the_run_without_them(tmp_path: Path, wind
     poison = (0, 3, 7, 8, 9, 20, 31, 32, 39)
     with caplog.at_level(logging.WARNING, "lit_transformer"):
         task, _, _ = train(
-            tmp_path, 40, loader=Loader(poison=poison), max_skipped=50, accumulate_grad_batches=window, limit_val_batches=0
+            tmp_path,
+            40,
+            loader=Loader(poison=poison),
+            max_skipped=50,
+            accumulate_grad_batches=window,
+            limit_val_batches=0,
         )
     bad = {index // window for index in poison}
     expected = without_windows(Loader(), bad, 40, window)
@@ -54,7 +59,9 @@ def test_a_run_with_bad_windows_equals_the_run_without_them(tmp_path: Path, wind
     assert (clock["steps"], clock["applied"]) == (40, 40 - len(bad))
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == len(bad)
-    assert all("learning rate" in line and "samples of rank 0: [" in line and "the loss is nan" in line for line in lines)
+    assert all(
+        "learning rate" in line and "samples of rank 0: [" in line and "the loss is nan" in line for line in lines
+    )
     assert lines[0].startswith("step 1:") and lines[0].count(",") >= 4 * window - 1
 
 

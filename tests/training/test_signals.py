@@ -115,7 +115,10 @@ def stopped(folder: Path, number: int, delay: float) -> dict[str, Any]:
                     file.write(f"{trainer.global_step}\n")
 
     child = kills.forked(
-        lambda: train(folder, 100_000, callbacks=(Begin(),), every_n_steps=50, limit_val_batches=1, val_check_interval=25) and 0
+        lambda: (
+            train(folder, 100_000, callbacks=(Begin(),), every_n_steps=50, limit_val_batches=1, val_check_interval=25)
+            and 0
+        )
     )
     while not begun.exists() or not begun.read_text():
         time.sleep(0.002)

@@ -36,7 +36,9 @@ class Batch:
 class Loader:
     """Rows in an order that is a function of (seed, epoch); goes on from any place."""
 
-    def __init__(self, rows: int = 64, batch: int = 4, seed: int = 0, poison: tuple[int, ...] = (), shuffle: bool = True) -> None:  # fmt: skip
+    def __init__(
+        self, rows: int = 64, batch: int = 4, seed: int = 0, poison: tuple[int, ...] = (), shuffle: bool = True
+    ) -> None:
         self.data = torch.randn(rows, 8, generator=torch.Generator().manual_seed(seed))
         self.batch, self.seed, self.poison = batch, seed, poison
         self.shuffle = shuffle
@@ -90,7 +92,9 @@ class Task(LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.log("val/loss", (self.network(batch.x) - batch.x).square().mean() + torch.rand(()) * 0, batch_size=len(batch))
+        self.log(
+            "val/loss", (self.network(batch.x) - batch.x).square().mean() + torch.rand(()) * 0, batch_size=len(batch)
+        )
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(self.parameters(), lr=1e-2)
