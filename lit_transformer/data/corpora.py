@@ -122,7 +122,7 @@ class Corpus:
         held_out: set[str] = set()
         filled = 0
         for key, size in sorted(zip(hashes, sizes, strict=True)):
-            if key in held_out or filled < wanted:
+            if filled < wanted:
                 held_out.add(key)
                 filled += size
         inside = [key in held_out for key in hashes]

@@ -128,11 +128,11 @@ class LanguageModelingData(LightningDataModule):
         return PackedBlocks(self.tokens(split), self.block_size, grid, filler=0 if pad is None else pad)
 
     def _restart_epoch(self) -> None:
-        """The Trainer begins an epoch too: it would count on from the batches of the old one, and step amid a window."""
+        """The Trainer begins an epoch too; it would count on from the batches of the old one and step amid a window."""
         if self.trainer is not None:
             progress = self.trainer.fit_loop.epoch_loop.batch_progress
             progress.current.reset()
-            if progress.total.completed < progress.total.processed:
+            if progress.total.completed < progress.total.ready:
                 progress.current.completed = -1  # the Trainer still counts the batch that the checkpoint was written at
 
     def _share(self) -> Share:

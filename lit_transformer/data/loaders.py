@@ -111,7 +111,7 @@ class EndlessLoader:
         self._epoch_start = 0
         self._goes_on = False
         self.on_new_epoch: Callable[[], None] | None = None
-        """Called when a state was loaded whose epoch cannot go on, because ranks, batch size or accumulation changed."""
+        """Called when a loaded state's epoch cannot go on: with other ranks, another batch size or accumulation."""
 
     @property
     def global_batch(self) -> int:

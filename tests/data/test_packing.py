@@ -92,6 +92,23 @@ def test_shifted_grid_moves_and_misses_less_than_a_block(tmp_path: Path) -> None
     assert len(set(starts)) > 10
 
 
+def test_the_start_of_a_document_does_not_follow_its_end(tmp_path: Path) -> None:
+    """A shifted grid goes around the ring; with a single document one block may hold its end and its start."""
+    source, _ = token_file(tmp_path, ["abcdefg" * 30], WITH_EOS)
+    blocks = PackedBlocks(source, 16, ShiftedGrid(1))
+    around = 0
+    for number in range(len(blocks) * 10):
+        batch = blocks.batch(np.array([number]))
+        ends = (batch.targets[0, :-1] == 0).nonzero()
+        if len(ends):
+            around += 1
+            assert batch.documents is not None
+            assert batch.documents[0].tolist() == [0] * (int(ends[0]) + 1) + [1] * (15 - int(ends[0]))
+        else:
+            assert batch.documents is None
+    assert around
+
+
 @pytest.mark.parametrize("grid", [FixedGrid(), ShiftedGrid()])
 @pytest.mark.parametrize("block_size", [4, 16, 5000])
 def test_target_counts_are_those_of_the_batch(tmp_path: Path, grid: FixedGrid | ShiftedGrid, block_size: int) -> None:
