@@ -90,8 +90,8 @@ def page(recorder: Recorder) -> str:
         *table(networks, notes), "",
     ]  # fmt: skip
     if wrapped:
-        lines += [f"A decoder takes {', '.join(wrapped)} inside `And([Causal, ...])` only: alone they show it the tokens "
-                  "that it is to predict, which is refused.", ""]  # fmt: skip
+        lines += [f"A decoder takes {', '.join(wrapped)} inside `And([Causal, ...])` only: alone they show it the "
+                  "tokens that it is to predict, which is refused.", ""]  # fmt: skip
     lines += [f"<sup>{i}</sup> {text}  " for i, text in enumerate(notes.texts, 1)]
     return "\n".join(lines).rstrip() + "\n"
 

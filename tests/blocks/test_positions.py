@@ -34,6 +34,8 @@ from lit_transformer.blocks import (
     YaRN,
 )
 from lit_transformer.dims import Dims, SizeError
+from lit_transformer.networks import DecoderOnly
+from lit_transformer.vocabulary import Vocabulary
 
 B, H, T, S, K = 2, 3, 9, 14, 8
 ALL = slice(None)
@@ -316,3 +318,20 @@ def test_impossible_sizes_are_refused_by_key(key, build):
     with pytest.raises(SizeError) as caught:
         build()
     assert caught.value.key == key and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_a_network_starts_its_position_from_the_seed(position):
+    networks = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        networks.append(DecoderOnly(Vocabulary(5), DIMS, position=POSITIONS[position], kernel=EagerKernel()))
+    for name, a in networks[0].stack.position.named_parameters():
+        assert a.isfinite().all() and a.abs().max() < 3, name
+    states = [network.state_dict() for network in networks]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    part = networks[0].stack.position
+    if isinstance(part, FIRE):
+        assert float(part.steepness) == pytest.approx(0.1) and float(part.threshold_factor) == 1
+    if isinstance(part, CoPE):
+        assert not part.table.any()

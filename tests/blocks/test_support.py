@@ -1,4 +1,4 @@
-"""What goes with what: every position, mask, kernel, type and architecture tried; ``scripts/support.py`` writes it down.
+"""What goes with what: positions, masks, kernels, types and architectures tried; ``scripts/support.py`` writes it down.
 
 A pair either computes what the eager kernel computes in float64, or is refused when the network is built.
 """

@@ -1,5 +1,6 @@
 """Masks by place: the first tokens of a document as common ground."""
 
+import torch
 from torch import Tensor
 
 from lit_transformer.blocks.masks.base import Bounds, Mask, at_least_one, everywhere
@@ -50,8 +51,8 @@ class Sinks(Mask):
 
     def bounds(self, q: Span, k: Span) -> Bounds:
         """See the base class."""
-        seen = (q.index.low == q.index.low) & (k.place.low < self.count)
-        return seen, (q.index.low == q.index.low) & (k.place.high < self.count)
+        all_queries = torch.ones_like(q.index.low, dtype=torch.bool)
+        return all_queries & (k.place.low < self.count), all_queries & (k.place.high < self.count)
 
     def hides_nothing(self, q_start: int, q_len: int, k_len: int) -> bool:
         """See the base class."""

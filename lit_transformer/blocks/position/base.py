@@ -10,6 +10,7 @@ precision the network trains in.
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lit_transformer.dims import Dims
@@ -54,7 +55,7 @@ class Position(nn.Module):
         super().__init__()
         self.dims = dims
 
-    def prepare(self, positions: Tensor, dtype: torch.dtype = torch.float32) -> Any:
+    def prepare(self, positions: Int[Tensor, "B T"], dtype: torch.dtype = torch.float32) -> Any:
         """What the other hooks need of (B or 1, T) positions; called once per forward pass, shared by the layers.
 
         Args:
@@ -63,19 +64,23 @@ class Position(nn.Module):
         """
         return positions
 
-    def embed(self, x: Tensor, state: Any) -> Tensor:
+    def embed(self, x: Float[Tensor, "B T D"], state: Any) -> Float[Tensor, "B T D"]:
         """Acts on the embeddings (B, T, D)."""
         return x
 
-    def rotate(self, q: Tensor, k: Tensor, q_state: Any, k_state: Any) -> tuple[Tensor, Tensor]:
+    def rotate(
+        self, q: Float[Tensor, "B H T K"], k: Float[Tensor, "B G S K"], q_state: Any, k_state: Any
+    ) -> tuple[Float[Tensor, "B H T K"], Float[Tensor, "B G S K"]]:
         """Acts on queries (B, H, T, K) and keys (B, G, T, K) before the keys are cached."""
         return q, k
 
-    def bias(self, q: Tensor, k: Tensor, q_state: Any, k_state: Any) -> Bias | None:
+    def bias(
+        self, q: Float[Tensor, "B H T K"], k: Float[Tensor, "B G S K"], q_state: Any, k_state: Any
+    ) -> Bias | None:
         """What is added to the scores of queries (B, H, T, K) and all keys (B, G, S, K), block by block."""
         return None
 
-    def values(self, weights: Tensor, q_state: Any, k_state: Any) -> Tensor:
+    def values(self, weights: Float[Tensor, "B H T S"], q_state: Any, k_state: Any) -> Float[Tensor, "B H T K"]:
         """What is added to the result (B, H, T, K) for attention weights (B, H, T, S); asked where ``has_values``."""
         raise NotImplementedError
 

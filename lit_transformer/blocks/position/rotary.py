@@ -103,7 +103,7 @@ class XPos(Position):
 def turn(x: Tensor, waves: Waves) -> Tensor:
     """Turns the first R dimensions of (B, heads, T, K) by the angles of R / 2 waves; the rest stay."""
     cos, sin = (wave.to(x.dtype) for wave in waves)
-    size = 2 * cos.shape[-1]
-    rest = x[..., size:]
-    first, second = x[..., : size // 2], x[..., size // 2 : size]
-    return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)
+    half = cos.shape[-1]
+    first, second, rest = x.split((half, half, x.shape[-1] - 2 * half), dim=-1)
+    turned = (first * cos - second * sin, second * cos + first * sin)
+    return torch.cat(turned if not rest.shape[-1] else (*turned, rest), dim=-1)
