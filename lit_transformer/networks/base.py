@@ -73,8 +73,8 @@ class Network(nn.Module):
     def flops_per_token(self, length: int) -> float:
         """FLOPs that training needs per token of sequences of ``length``: forward and backward, nothing recomputed.
 
-        Six per weight that takes part in a product and 12 x layers x H x K x T for the scores and their use, which counts
-        the causal half in full: the convention of PaLM (Chowdhery et al., 2022, arXiv:2204.02311, appendix B).
+        Six per weight that takes part in a product and 12 x layers x H x K x T for the scores and their use, where the
+        causal half counts in full: the convention of PaLM (Chowdhery et al., 2022, arXiv:2204.02311, appendix B).
         """
         weights = sum(p.numel() for m in self.modules() if isinstance(m, Linear) for p in m.parameters(recurse=False))
         weights += sum(m.weight.numel() for m in self.modules() if isinstance(m, Head))
