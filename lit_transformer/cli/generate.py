@@ -2,13 +2,14 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lit_transformer.cli.options import OptionParser
+from lit_transformer.cli.prompts import read_prompts
+from lit_transformer.cli.sampling import add_sampling_options, sampler_from, sampling_from
 from lit_transformer.errors import EXIT_DONE, EnvironmentFault, UserError
 
 if TYPE_CHECKING:
@@ -33,14 +34,7 @@ def parser() -> OptionParser:
     prompts.add_argument(
         "--prompts", metavar="FILE", help="one prompt a line, or JSON lines with 'prompt' (.jsonl); - is standard input"
     )
-    add("--max_new_tokens", type=int, default=256, metavar="N", help="most tokens to add (default: %(default)s)")
-    add("--temperature", type=float, default=0.8, metavar="X", help="below 1 sharper, above 1 flatter than the model; "
-        "0 takes the most probable token (default: %(default)s)")  # fmt: skip
-    add("--top_k", type=int, metavar="N", help="only the N most probable tokens")
-    add("--top_p", type=float, metavar="X", help="only the most probable tokens that hold this share together")
-    add("--min_p", type=float, metavar="X", help="only tokens at least this share as probable as the most probable one")
-    add("--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be repeated")
-    add("--seed", type=int, metavar="N", help="the same seed gives the same text")
+    add_sampling_options(result)
     add("--num_samples", type=int, default=1, metavar="N", help="continuations per prompt (default: %(default)s)")
     add("--context", type=int, metavar="N", help="most tokens the model looks at (default: what it was trained with)")
     add("--batch_size", type=int, default=16, metavar="N", help="continuations decoded together (default: %(default)s)")
@@ -61,15 +55,17 @@ def parser() -> OptionParser:
 def run(argv: list[str]) -> int:
     """Runs the verb."""
     options = parser().parse_args(argv)
-    if options.batch_size < 1:
-        raise UserError(f"generate: --batch_size is {options.batch_size}, must be at least 1")
+    for name, least in (("max_new_tokens", 0), ("num_samples", 1), ("batch_size", 1)):
+        if getattr(options, name) < least:
+            raise UserError(f"--{name}: is {getattr(options, name)}, must be at least {least}")
     prompts = read_prompts(options)
-    sampling = sampling_of(options)  # wrong values are said before the checkpoint is read
+    sampling = sampling_from(options)  # wrong values are said before the checkpoint is read
     import lit_transformer
     from lit_transformer.recipe import ImportList
 
     ImportList(options.allow).enforce()
     model = lit_transformer.load(options.checkpoint, options.device)
+    sampling["sampler"] = sampler_from(options, model)
     if prompts is None:
         return converse(model, options, sampling)
     announce_window(model, prompts, options)
@@ -79,83 +75,6 @@ def run(argv: list[str]) -> int:
         else:
             write_all(model, prompts, options, sampling, out)
     return EXIT_DONE
-
-
-def read_prompts(options: argparse.Namespace) -> list[str] | None:
-    """The prompts; None where they are to be asked for."""
-    if options.prompt is not None:
-        return [checked(options.prompt, "--prompt")]
-    if options.prompts is None:
-        if sys.stdin is not None and sys.stdin.isatty():
-            return None
-        return [decoded(read_bytes("-"), "standard input").removesuffix("\n")]
-    name = "standard input" if options.prompts == "-" else options.prompts
-    lines = decoded(read_bytes(options.prompts), name).splitlines()
-    if not lines:
-        raise UserError(f"{name}: is empty: it should hold one prompt a line")
-    if not options.prompts.endswith(".jsonl"):
-        return lines
-    return [json_prompt(line, f"{name}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-
-
-def json_prompt(line: str, where: str) -> str:
-    """The field ``prompt`` of a JSON line."""
-    try:
-        content = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{where}: is not JSON: {error}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("prompt"), str):
-        names = ", ".join(content) if isinstance(content, dict) else type(content).__name__
-        raise UserError(f"{where}: has no text 'prompt' (there is: {names})")
-    return checked(content["prompt"], where)
-
-
-def read_bytes(path: str) -> bytes:
-    """A file's content, or standard input's."""
-    try:
-        return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a folder; --prompts takes a file with one prompt a line") from None
-    except OSError as error:
-        raise EnvironmentFault(f"{path}: could not be read: {error.strerror}") from error
-
-
-def decoded(data: bytes, name: str) -> str:
-    """Bytes as text."""
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name}: is not UTF-8 text (byte {error.start})") from None
-
-
-def checked(text: str, where: str) -> str:
-    """A text that can be written as UTF-8; arguments that are not come with stray surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"{where}: is not UTF-8 text (character {error.start})") from None
-    return text
-
-
-def sampling_of(options: argparse.Namespace) -> dict[str, Any]:
-    """The options as ``Model.complete`` takes them."""
-    from lit_transformer.generation import StopStrings, sampler_of
-
-    StopStrings(options.stop)
-    for name, least in (("max_new_tokens", 0), ("num_samples", 1)):
-        if getattr(options, name) < least:
-            raise UserError(f"--{name}: is {getattr(options, name)}, must be at least {least}")
-    if options.seed is None:
-        options.seed = int.from_bytes(os.urandom(4), "little")
-    return {
-        "sampler": sampler_of(options.temperature, options.top_k, options.top_p, options.min_p),
-        "max_new_tokens": options.max_new_tokens,
-        "stop": options.stop,
-        "seed": options.seed,
-        "context": options.context,
-    }
 
 
 def announce_window(model: "Model", prompts: list[str], options: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """Decoding: one loop over a network and its cache, and the objects that steer it."""
 
+from lit_transformer.generation.banned_text import BannedText
 from lit_transformer.generation.beam import Certain, Eager, Likely, Patience, beam_search
 from lit_transformer.generation.decoding import Completion, generate
 from lit_transformer.generation.devices import device_of
@@ -33,8 +34,8 @@ from lit_transformer.generation.text import complete, sample_text
 from lit_transformer.generation.truncation import Epsilon, Eta, Mirostat, TypicalP
 
 __all__ = [
-    "BannedWords", "Certain", "Choice", "Completion", "Eager", "Epsilon", "Eta", "FrequencyPenalty", "Greedy",
-    "History", "Likely", "LogitBias", "LogitsProcessor", "MinNewTokens", "MinP", "Mirostat", "Model", "Multinomial",
+    "BannedText", "BannedWords", "Certain", "Choice", "Completion", "Eager", "Epsilon", "Eta", "FrequencyPenalty",
+    "Greedy", "History", "Likely", "LogitBias", "LogitsProcessor", "MinNewTokens", "MinP", "Mirostat", "Model", "Multinomial",
     "NoRepeatNGram", "Patience", "PresencePenalty", "RepetitionPenalty", "Runner", "Sampler", "Score", "StopStrings",
     "Temperature", "TextStream", "TopK", "TopP", "TypicalP", "beam_search", "complete", "device_of", "generate",
     "sample_text", "sampler_of", "score",

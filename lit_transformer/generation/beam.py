@@ -42,7 +42,7 @@ class Likely(Patience):
 
     def hope(self, best: Tensor, length: int, longest: int, penalty: float) -> Tensor:
         """See the base class."""
-        return best / length**penalty
+        return best.div(length**penalty)
 
 
 class Certain(Patience):
@@ -50,7 +50,7 @@ class Certain(Patience):
 
     def hope(self, best: Tensor, length: int, longest: int, penalty: float) -> Tensor:
         """See the base class."""
-        return best / (longest if penalty > 0 else length) ** penalty
+        return best.div((longest if penalty > 0 else length) ** penalty)
 
 
 @dataclass
@@ -131,9 +131,11 @@ def beam_search(
     """
     rows = [list(prompt) for prompt in prompts]
     window = check(network, rows, context)
-    for name, value, low, high in (("beams", beams, 1, None), ("samples", samples, 1, beams), ("max_new_tokens", max_new_tokens, 1, None)):  # fmt: skip
-        if value < low or (high is not None and value > high):
-            raise UserError(f"{name}: is {value}, must be at least {low}{f' and at most {high}' if high else ''}")
+    if min(beams, samples, max_new_tokens) < 1 or samples > beams:
+        raise UserError(
+            f"beams {beams}, samples {samples} and max_new_tokens {max_new_tokens} must be at least 1, "
+            "and samples at most beams"
+        )
     if not rows:
         return []
     width = max(map(len, rows))

@@ -88,6 +88,18 @@ def test_options_reach_the_sampler(run_folder, capsys):
     assert stopped == greedy[: greedy.index(greedy[8:10], 3)] + "\n"
 
 
+def test_more_ways_to_choose_tokens(run_folder, capsys):
+    argv = ("--checkpoint", run_folder, "--prompt", "fox", "--max_new_tokens", 40, "--temperature", 0)
+    _, plain, _ = generate(capsys, *argv)
+    _, varied, _ = generate(capsys, *argv, "--no_repeat_ngram", 2, "--repetition_penalty", 1.2)
+    assert varied != plain
+    _, banned, _ = generate(capsys, *argv, "--ban", plain[3:6])
+    assert plain[3:6] not in banned
+    many = ("--typical_p", 0.9, "--epsilon", 0.001, "--eta", 0.001, "--mirostat", 4, "--frequency_penalty", 0.5,
+            "--presence_penalty", 0.5, "--min_new_tokens", 5, "--temperature", 1)  # fmt: skip
+    assert generate(capsys, *argv, *many)[0] == 0
+
+
 def test_files_of_prompts(run_folder, tmp_path, capsys):
     prompts = ["the quick", "Pack", "five dozen liquor", "dog."]
     (tmp_path / "prompts.txt").write_text("\n".join(prompts) + "\n")
@@ -144,7 +156,10 @@ def test_mistakes_are_one_line(run_folder, characters, tmp_path, capsys):
         ((*good, "--prompt", "a", "--top_p", "2"), "top_p: is 2.0"),
         ((*good, "--prompt", "a", "--max_new_tokens", "-2"), "--max_new_tokens: is -2"),
         ((*good, "--prompt", "a", "--num_samples", "0"), "--num_samples: is 0"),
-        ((*good, "--prompt", "a", "--batch_size", "0"), "--batch_size is 0"),
+        ((*good, "--prompt", "a", "--batch_size", "0"), "--batch_size: is 0"),
+        ((*good, "--prompt", "a", "--typical_p", "1.5"), "typical_p: is 1.5"),
+        ((*good, "--prompt", "a", "--mirostat", "0"), "mirostat: target 0.0"),
+        ((*good, "--prompt", "a", "--ban", ""), "--ban: is empty"),
         ((*good, "--prompt", "a", "--stop", ""), "a stop string is empty"),
         ((*good, "--prompt", "a", "--device", "tpu9"), "device: 'tpu9' is not in this machine; there is: cpu"),
         ((*good, "--prompt", "a", "--promt", "b"), "unknown option '--promt'"),

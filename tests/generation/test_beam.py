@@ -167,9 +167,9 @@ class Tokens:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beams": 0}, "beams: is 0, must be at least 1"),
-        ({"beams": 2, "samples": 3}, "samples: is 3, must be at least 1 and at most 2"),
-        ({"max_new_tokens": 0}, "max_new_tokens: is 0"),
+        ({"beams": 0}, "beams 0, samples 1 and max_new_tokens 256 must be at least 1"),
+        ({"beams": 2, "samples": 3}, "samples at most beams"),
+        ({"max_new_tokens": 0}, "max_new_tokens 0 must be at least 1"),
         ({"max_new_tokens": 64}, "leaves room for 60 new ones in the context of 64"),
     ],
 )

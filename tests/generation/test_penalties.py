@@ -7,12 +7,14 @@ import torch
 
 from lit_transformer.errors import UserError
 from lit_transformer.generation import (
+    BannedText,
     BannedWords,
     FrequencyPenalty,
     Greedy,
     History,
     LogitBias,
     MinNewTokens,
+    Multinomial,
     NoRepeatNGram,
     PresencePenalty,
     RepetitionPenalty,
@@ -110,3 +112,20 @@ def test_a_penalty_does_not_depend_on_the_batch(network):
 def test_values_out_of_range_are_refused(make):
     with pytest.raises(UserError):
         make()
+
+
+def test_banned_text_cannot_be_written_around(network):
+    texts = ["a", "b", "ab", "ba", "aa", "bb", "aba", "c", "bab", "x", "y", "xa", "z"]
+
+    def decode(ids):
+        return "".join(texts[i] for i in ids)
+
+    sampler = Sampler([BannedText(["aba", "bb"], decode, SIZE)], Multinomial())
+    free = generate(network, [[1], [0, 1]] * 20, max_new_tokens=40, seed=1)
+    banned = generate(network, [[1], [0, 1]] * 20, sampler=sampler, max_new_tokens=40, seed=1)
+    assert any("aba" in decode(each.tokens) for each in free)
+    for each in banned:
+        text = decode([[1], [0, 1]][each.prompt % 2] + each.tokens)
+        assert "aba" not in text and "bb" not in text
+    used = {token for each in banned for token in each.tokens}
+    assert used >= {0, 1, 2, 3, 4, 7}  # nothing is ruled out that does no harm
