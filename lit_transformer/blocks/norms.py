@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_transformer.blocks.context import Context
+from lit_transformer.blocks.rms import rms_norm
 from lit_transformer.blocks.running import RunningState, is_recomputing
 from lit_transformer.dims import Dims, SizeError
 
@@ -61,7 +62,8 @@ class LayerNorm(Norm):
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         """(..., D) -> (..., D)."""
-        return F.layer_norm(x, (self.size,), self.weight, self.bias, self.eps).to(x.dtype)
+        wide = x.to(torch.promote_types(x.dtype, self.weight.dtype))  # a product's bfloat16 under autocast
+        return F.layer_norm(wide, (self.size,), self.weight, self.bias, self.eps).to(x.dtype)
 
 
 class RMSNorm(Norm):
@@ -79,7 +81,8 @@ class RMSNorm(Norm):
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         """(..., D) -> (..., D)."""
-        return F.rms_norm(x, (self.size,), self.weight, self.eps).to(x.dtype)
+        wide = x.to(torch.promote_types(x.dtype, self.weight.dtype))  # a product's bfloat16 under autocast
+        return rms_norm(wide, self.weight, self.eps).to(x.dtype)
 
 
 class DynamicTanh(Norm):

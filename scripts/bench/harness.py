@@ -245,7 +245,7 @@ def publish(
         f"{title}\n{describe(about)}\n{arguments.rounds} rounds of {arguments.steps} step(s), contestants interleaved\n"
     )
     print(table(contestants, clock, references))
-    print("\npeak MB: highest resident size over the size after imports. Ratios: within a round, then the median.")
+    print("\npeak MB: highest resident size over the size after imports and a tiny step. Ratios: within a round, then the median.")
     if any(c.name.endswith(ALLOCATOR) for c in contestants):
         print(f"{ALLOCATOR}: mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1) at start.")
     for remark in remarks:
