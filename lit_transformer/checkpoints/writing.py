@@ -42,10 +42,14 @@ def write(path: str | Path, payload: Mapping[str, Any], step: int) -> Footer:
     path = Path(path)
     with _replacing(path) as (partial, descriptor):
         stream = _Stream(descriptor)
+        with_crc = torch.serialization.get_crc32_options()
+        # the archive's own checksums cost as much as the digest, see less, and torch never compares them
+        torch.serialization.set_crc32_options(False)
         try:
             torch.save(payload, stream)  # type: ignore[arg-type]
             footer = stream.finish(step)
         finally:
+            torch.serialization.set_crc32_options(with_crc)
             stream.close()
         unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(str(partial))
         if unsafe:
@@ -179,3 +183,4 @@ class _Stream:
                 rest = rest[os.write(self._descriptor, rest) :]
             except OSError as error:
                 self._error = error
+

@@ -24,7 +24,8 @@ def plant(folder: Path) -> Path:
     mark = folder / "mark"
     (folder / f"{SENTINEL}.py").write_text(
         f"def fire(*a, **k):\n    open({str(mark)!r}, 'a').write('fired ')\n    return dict\n"
-        "class Evil:\n    def __init__(self, *a, **k):\n        fire()\n    def __setstate__(self, s):\n        fire()\n"
+        "class Evil:\n    def __init__(self, *a, **k):\n        fire()\n"
+        "    def __setstate__(self, s):\n        fire()\n"
         "fire()\n",
         encoding="utf-8",
     )
