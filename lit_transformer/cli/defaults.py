@@ -40,6 +40,10 @@ class EventLogger(TensorBoardLogger):
     def __init__(self, folder: str) -> None:
         super().__init__(folder, name="", version="", default_hp_metric=False)
 
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:  # type: ignore[override]
+        """The metrics, without the epoch that Lightning adds: runs count steps."""
+        super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
+
     def save(self) -> None:
         """Nothing but the events, which write themselves."""
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from lit_transformer.blocks.loss import ChunkedCrossEntropy, TokenLoss
+from lit_transformer.checkpoints.loading import check_fit
 from lit_transformer.networks.base import Network
 from lit_transformer.training.callbacks.experts import ExpertBalance
 from lit_transformer.training.optimizers import OptimizerFactory, parameter_groups
@@ -52,6 +53,7 @@ class Task(LightningModule):
         self._optimizer_factory = optimizer
         self._schedule_factory = schedule
         self._hyperparameters: list[dict[str, Any]] = []
+        self._rate: ScheduledRate | None = None
 
     def configure_model(self) -> None:
         """Builds the network, once; sharded strategies call this on the meta device."""
@@ -62,11 +64,22 @@ class Task(LightningModule):
         """The recipe's optimizer over grouped parameters, its rate set before every optimizer step."""
         optimizer = self._optimizer_factory(parameter_groups(self.network))
         self._hyperparameters = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
-        rate = ScheduledRate(optimizer, self._schedule_factory(self.max_steps))
+        self._rate = rate = ScheduledRate(optimizer, self._schedule_factory(self.max_steps))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": rate, "interval": "step", "name": "train/learning_rate"},
         }
+
+    @property
+    def lr(self) -> float | None:
+        """The peak learning rate; Lightning's ``LearningRateFinder`` reads and sets it. Groups keep their proportions."""
+        return None if self._rate is None else float(self._rate.base_lrs[0])
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        if self._rate is not None:
+            scale = value / self._rate.base_lrs[0]
+            self._rate.base_lrs = [base * scale for base in self._rate.base_lrs]
 
     def on_train_start(self) -> None:
         """After a resume the recipe's betas, decay and so on hold, not the stored ones; the schedule set the rate."""
@@ -74,6 +87,12 @@ class Task(LightningModule):
         assert isinstance(optimizer, torch.optim.Optimizer)
         for group, recipe in zip(optimizer.param_groups, self._hyperparameters, strict=True):
             group.update({key: value for key, value in recipe.items() if key not in ("lr", "initial_lr")})
+        if self._rate is not None:
+            self._rate.load_state_dict(self._rate.state_dict())  # whoever touched the rates meanwhile
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses weights of another network, in one line."""
+        check_fit(self.state_dict(), checkpoint["state_dict"], "the checkpoint")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what it takes to use the file alone: the recipe's model, the vocabulary and the tokenizer."""

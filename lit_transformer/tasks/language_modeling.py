@@ -66,6 +66,7 @@ class LanguageModeling(Task):
         """The window's last micro-batch is in: log the window's mean loss."""
         if self.log_due():
             self.log("train/loss", self._window_loss, sync_dist=True, reduce_fx="sum")
+            self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
         self._window_loss = 0.0
 
     def _evaluate(self, batch: LanguageBatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import LearningRateFinder
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -19,6 +20,7 @@ from lit_transformer.data.tokenizers import Character
 from lit_transformer.dims import Dims
 from lit_transformer.networks import DecoderOnly
 from lit_transformer.tasks import LanguageModeling
+from lit_transformer.training.schedules import Cosine
 from lit_transformer.training.trainer import Trainer
 
 WORDS = ["to be", "or not to be, that is the question", "nobler", "the slings and arrows of outrageous fortune", "a"]
@@ -170,3 +172,29 @@ def test_predictions_are_rows_of_log_likelihoods(corpus: FilesCorpus, tmp_path: 
 def test_the_loss_falls(corpus: FilesCorpus, tmp_path: Path) -> None:
     task = train(corpus, tmp_path, 8, 1, steps=60, dropout=0.1)
     assert sum(task.losses[-5:]) < 0.9 * sum(task.losses[:5])
+
+
+def test_the_learning_rate_finder_sets_the_peak(corpus: FilesCorpus, tmp_path: Path) -> None:
+    """Lightning's finder works by a recipe line: it scales every group's rate, and the schedule goes on from there."""
+    data = LanguageModelingData(corpus, Character(special_tokens=[]), 16, 4, cache_dir=str(tmp_path / "cache"))
+    task = LanguageModeling(
+        partial(DecoderOnly, dims=Dims(16, 2, 2)),
+        data.vocabulary,
+        max_steps=3,
+        optimizer=partial(torch.optim.AdamW, lr=1e-9),
+        schedule=partial(Cosine, warmup=2),
+    )
+    finder = LearningRateFinder(min_lr=1e-5, max_lr=1.0, num_training_steps=40)
+    trainer = Trainer(
+        max_steps=3,
+        callbacks=[finder],
+        logger=False,
+        enable_progress_bar=False,
+        accelerator="cpu",
+        default_root_dir=str(tmp_path),
+    )
+    trainer.fit(task, datamodule=data)
+    assert trainer.global_step == 3
+    assert task.lr is not None
+    assert 1e-5 < task.lr < 1.0
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(task.lr * Cosine(3, 2)(3))
