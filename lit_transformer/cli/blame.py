@@ -26,6 +26,8 @@ def located(error: Exception, resolution: Resolution) -> Exception:
         return _of_parser(error, resolution)
     if isinstance(error, LitTransformerError) and not isinstance(error, UserError):
         return error
+    if isinstance(error, RuntimeError) and str(error).startswith("Error(s) in loading state_dict"):
+        return UserError(f"the checkpoint's weights do not fit this recipe's network: {one_line(error, 400)}")
     misconfigured = type(error).__name__ == "MisconfigurationException"
     if not isinstance(error, UserError) and not misconfigured and not isinstance(error, _CONSTRUCTION):
         return error

@@ -91,7 +91,7 @@ class RunFolder:
             raise EnvironmentFault(f"{target}: cannot be written: {error.strerror or error}") from error
 
     @contextmanager
-    def opened(self, argv: list[str], allow: list[str], story: str) -> Iterator[None]:
+    def opened(self, argv: list[str], allow: list[str]) -> Iterator[None]:
         """Makes the folder and writes the log while the run lasts."""
         if not is_first_process():
             yield
@@ -112,7 +112,7 @@ class RunFolder:
         logging.captureWarnings(True)
         os.environ[_SHARED] = str(self.path.absolute())
         try:
-            for line in opening_lines(argv, allow, story):
+            for line in opening_lines(argv, allow):
                 own.info(line)
             yield
             own.info("done")
@@ -130,19 +130,18 @@ class RunFolder:
                 self._remove()  # nothing was trained: what is left would only look like a run
 
 
-def opening_lines(argv: list[str], allow: list[str], story: str) -> list[str]:
+def opening_lines(argv: list[str], allow: list[str]) -> list[str]:
     """What the log of a run begins with: versions, command line, allowed packages."""
     import lightning
     import torch
 
-    lines = [
+    return [
         f"lit-transformer {__version__}, Python {platform.python_version()}, torch {torch.__version__}, "
         f"lightning {lightning.__version__}, {platform.platform()}",
         f"command: lit-transformer {shlex.join(argv)}",
         f"folder: {os.getcwd()}",
         f"packages allowed beside the closed list: {', '.join(allow) if allow else 'none'}",
     ]
-    return lines + [line for line in story.split("\n") if line]
 
 
 def is_first_process() -> bool:

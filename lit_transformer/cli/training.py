@@ -164,7 +164,7 @@ def _fit(arguments: Arguments, resolution: Resolution, argv: list[str]) -> int:
     folder = folder or RunFolder.for_recipe(arguments.name, arguments.output)
     program.run_folder = folder.path
     cli = TrainingCLI(resolution, "fit", folder)
-    with folder.opened(argv, arguments.allow, story):
+    with folder.opened(argv, arguments.allow):
         if story:
             announce(story)
         if start is not None:
@@ -172,7 +172,7 @@ def _fit(arguments: Arguments, resolution: Resolution, argv: list[str]) -> int:
                 announce(line)
         announce(f"run folder: {folder.path}")
         if arguments.init_from:
-            _load_weights(cli.model, arguments.init_from)
+            _load_weights(cli.model, arguments.init_from, getattr(cli.datamodule, "tokenizer", None))
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(start) if start else None)
     return EXIT_DONE
 
@@ -219,17 +219,17 @@ def _evaluated_checkpoint(arguments: Arguments) -> Path | None:
     return checkpoint
 
 
-def _load_weights(model: LightningModule, checkpoint: str) -> None:
+def _load_weights(model: Any, checkpoint: str, tokenizer: Any) -> None:
     """Weights only, for a run of its own."""
+    from lit_transformer.checkpoints.loading import check_tokenizer, fill, network_weights
     from lit_transformer.checkpoints.reading import read
 
     path = resolve(checkpoint)
-    weights = read(path)["state_dict"]
+    content = read(path)
+    if tokenizer is not None:
+        check_tokenizer(path, content, tokenizer)
     model.configure_model()
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UserError(f"--init_from {path}: does not fit this recipe's network: {str(error)[:300]}") from error
+    fill(model.network, network_weights(path, content, "raw"), f"--init_from {path}")
     announce(f"{path}: weights loaded, the run starts at step 0")
 
 
@@ -308,7 +308,7 @@ def to_plain(value: Any) -> Any:
         return value.name
     if isinstance(value, (PurePath, timedelta)):
         return str(value)
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         return to_plain(asdict(value))
     return _NO_DATA
 

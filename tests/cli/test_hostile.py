@@ -98,9 +98,6 @@ def trap(folder):
 def test_the_watch_sees(trap):
     with WATCH as seen:
         __import__("hostile_module")
-        import importlib
-
-        importlib.import_module("turtle_that_is_not_there_" + "x") if False else None
         os.system("true")
         subprocess.Popen(["true"]).wait()
     assert "hostile_module" in seen.imports and {"os.system", "subprocess.Popen"} <= set(seen.events)
@@ -111,7 +108,7 @@ def test_the_watch_sees(trap):
 def _warm(tmp_path_factory):
     """Everything that any recipe needs is imported before the watch looks."""
     path = tmp_path_factory.mktemp("warm") / "tiny.yaml"
-    path.write_text(RECIPE)
+    path.write_text(RECIPE + "  strategy: DDPStrategy\n  profiler: PyTorchProfiler\n")
     Resolution(Arguments("fit", configs=[str(path)]).recipe())
 
 
@@ -119,6 +116,8 @@ def _warm(tmp_path_factory):
 def test_nothing_that_a_hostile_recipe_names_is_imported(slot, trap):
     key, form = SLOTS[slot]
     for i, name in enumerate(NAMES):
+        if slot == "free arguments" and not name.startswith("{"):
+            continue  # text, which stays text
         path = trap / f"hostile{i}.yaml"
         if slot == "the task":
             path.write_text(RECIPE[: RECIPE.index("model:")] + f"model: {name}\n" + RECIPE[RECIPE.index("data:") :])
@@ -128,8 +127,6 @@ def test_nothing_that_a_hostile_recipe_names_is_imported(slot, trap):
             arguments = Arguments("fit", configs=["tiny.yaml", str(path)])
         before = set(sys.modules)
         with WATCH as seen:
-            if slot == "the seed" and not name.startswith("{"):
-                pass
             with pytest.raises(UserError) as caught:
                 Resolution(arguments.recipe())
         named = [m for m in seen.imports if m.split(".")[0] in ("hostile_module", "turtle", "this", "antigravity")]
@@ -188,6 +185,5 @@ def test_allow_opens_one_package_for_one_command(trap, command):
 def test_a_string_value_is_never_read_as_a_file(trap, command):
     """jsonargparse opens a file that has the name of a value; ours must not."""
     (trap / "Secret").write_text("class_path: lightning.pytorch.callbacks.LearningRateMonitor\n")
-    code, _, err = command("recipes", "validate", "tiny.yaml", "--allow", "no.such") if False else command(
-        "fit", "--config", "tiny.yaml", "--trainer.callbacks", "[Secret]", "--print_config")  # fmt: skip
+    code, _, err = command("fit", "--config", "tiny.yaml", "--trainer.callbacks", "[Secret]", "--print_config")
     assert code == 2 and "unknown Callback 'Secret'" in err
