@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 IGNORED = -100
@@ -28,12 +29,12 @@ class LanguageBatch:
             one document without padding, so that a causal mask says it all.
     """
 
-    tokens: Tensor
-    targets: Tensor
-    positions: Tensor
-    ids: Tensor
-    window_tokens: Tensor
-    documents: Tensor | None = None
+    tokens: Int64[Tensor, "B T"]
+    targets: Int64[Tensor, "B T"]
+    positions: Int64[Tensor, "B T"]
+    ids: Int64[Tensor, " B"]
+    window_tokens: Int64[Tensor, ""]
+    documents: Int64[Tensor, "B T"] | None = None
 
     def to(self, device: torch.device | str, **kwargs: Any) -> Self:
         """This batch on another device; the copy overlaps with computing where the memory is pinned."""
@@ -52,6 +53,6 @@ class LanguageBatch:
         return len(self.ids)
 
     @property
-    def target_count(self) -> Tensor:
+    def target_count(self) -> Int64[Tensor, ""]:
         """() int64, number of targets in this batch."""
         return (self.targets != IGNORED).sum()

@@ -15,7 +15,7 @@ from lit_transformer.data.corpora import Corpus
 from lit_transformer.data.files import FilesCorpus
 from lit_transformer.data.language_modeling import LanguageModelingData
 from lit_transformer.data.packing import FixedGrid
-from lit_transformer.data.tokenizers import ByteLevelBPE, Character
+from lit_transformer.data.tokenizers import Bytes, Character
 from lit_transformer.errors import UserError
 
 from .conftest import ListCorpus, random_texts
@@ -94,8 +94,8 @@ def test_a_trainer_goes_on_exactly(tmp_path: Path, kind: type[ListCorpus], accum
         assert again.seen == through.seen[stop * accumulate :], stop
 
 
-@pytest.mark.parametrize("stop", [3, 6, 7, 8, 9])
-@pytest.mark.parametrize(("accumulate", "batch_size"), [(2, 3), (1, 2), (4, 1), (3, 5)])
+@pytest.mark.parametrize("stop", [3, 7, 8])
+@pytest.mark.parametrize(("accumulate", "batch_size"), [(2, 3), (4, 1), (3, 5)])
 def test_a_trainer_goes_on_with_other_batches(tmp_path: Path, stop: int, accumulate: int, batch_size: int) -> None:
     """The order goes on, every optimizer step sees a whole window, and epochs are as long as ever."""
     lists = {"train": random_texts(12, 30), "validation": random_texts(3, 30, seed=1)}
@@ -103,11 +103,11 @@ def test_a_trainer_goes_on_with_other_batches(tmp_path: Path, stop: int, accumul
     trainer(tmp_path, 9, 1, callbacks=[save]).fit(Recorder(), data(ListCorpus(**lists)))
     order = data(ListCorpus(**lists)).train_dataloader().order
     again = Recorder()
-    run = trainer(tmp_path, 25, accumulate, enable_checkpointing=False)
+    run = trainer(tmp_path, 18, accumulate, enable_checkpointing=False)
     run.fit(again, data(ListCorpus(**lists), batch_size=batch_size), ckpt_path=tmp_path / "saved" / f"step={stop}.ckpt")
     ids = [number for row, _ in again.seen for number in row]
     assert ids == order(3 * stop, 3 * stop + len(ids)).tolist()
-    assert again.steps == [step for step in range(stop, 25) for _ in range(accumulate)]
+    assert again.steps == [step for step in range(stop, 18) for _ in range(accumulate)]
 
 
 def test_validation_and_test_see_each_block_once(tmp_path: Path, corpus: ListCorpus) -> None:
@@ -212,7 +212,7 @@ def test_nanogpt_s_splits_of_shakespeare(real: Path) -> None:
 
 def test_streaming_gives_every_token_in_buffered_order(real: Path) -> None:
     corpus = FilesCorpus(data_dir=str(real / "wikitext2"), sample_by="line", streaming=True, buffer_size=50)
-    module = LanguageModelingData(corpus, ByteLevelBPE(300), block_size=32, batch_size=4)
+    module = LanguageModelingData(corpus, Bytes(), block_size=32, batch_size=4)
     assert module.val_dataloader() is not None
     loader = module.train_dataloader()
     batch = next(iter(loader))
