@@ -124,7 +124,8 @@ class Task(LightningModule):
         Lightning divides by the number of micro-batches and DDP averages over ranks; both are undone here, so that the
         gradient is the one of the single mean, however the window is cut.
         """
-        return total / window_tokens * (self.trainer.accumulate_grad_batches * self.trainer.world_size)
+        ranks = self.trainer.distributed_sampler_kwargs or {}  # those that see different data, not those of a shard
+        return total / window_tokens * (self.trainer.accumulate_grad_batches * ranks.get("num_replicas", 1))
 
     def log_due(self) -> bool:
         """Whether the optimizer step under way is one that is logged."""
