@@ -1,4 +1,4 @@
-"""Root mean square normalisation as one step of the graph: on the CPU PyTorch has it in pieces that all keep tensors."""
+"""Root mean square normalisation as one step of the graph: PyTorch has it in pieces on the CPU that keep tensors."""
 
 from typing import Any
 
@@ -29,10 +29,11 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
+        shape = dy.shape  # unpacking what was saved a second time is refused under recompute
         x, weight, inverse = (each.reshape(-1, each.shape[-1]) for each in ctx.saved_tensors)
         dy = dy.reshape(x.shape)
         product = dy * x
         dw = (inverse.mT @ product).view(-1)
         along = (product @ weight.mT) * inverse.pow(3) / x.shape[-1]  # the part of the gradient along x itself
         dx = torch.mul(dy, weight, out=product).mul_(inverse).addcmul_(x, along, value=-1)
-        return dx.view(ctx.saved_tensors[0].shape), dw, None
+        return dx.view(shape), dw, None

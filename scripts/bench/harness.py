@@ -19,17 +19,25 @@ from pathlib import Path
 from typing import Any
 
 ALLOCATOR = "+malloc"
+Options = dict[str, Any]
 WORKER = Path(__file__).with_name("worker.py")
 
 
 @dataclass
 class Case:
-    """What a contestant hands to its worker: ``step`` is timed, the rest is printed."""
+    """What a contestant hands to its worker: ``step`` is timed, the rest is printed.
 
-    step: Callable[[], float | None]
+    A step returns its loss, or its own (wall, CPU) seconds where not all that it does is to be counted.
+    """
+
+    step: Callable[[], float | tuple[float, float] | None]
     tokens: int = 0
     parameters: int = 0
     note: str = ""
+
+
+Prepare = Callable[[], Case]
+"""What a contestant returns once it has imported what it needs, so that imports are not in its peak memory."""
 
 
 @dataclass
@@ -237,15 +245,20 @@ def publish(
     contestants: Sequence[Contestant],
     references: Sequence[str],
     remarks: Sequence[str] = (),
+    append: bool = False,
 ) -> int:
-    """Print the table, write the JSON file; the exit code is 0 where at least one contestant was measured."""
+    """Print the table, write the JSON file; the exit code is 0 where at least one contestant was measured.
+
+    The file is a list of results; ``append`` adds to those that are there.
+    """
     clock = arguments.clock or ("cpu" if arguments.threads == 1 else "wall")
     about = machine(arguments.threads)
     print(
         f"{title}\n{describe(about)}\n{arguments.rounds} rounds of {arguments.steps} step(s), contestants interleaved\n"
     )
     print(table(contestants, clock, references))
-    print("\npeak MB: highest resident size over the size after imports and a tiny step. Ratios: within a round, then the median.")
+    print("\npeak MB: highest resident size over the size after imports and a tiny step.")
+    print("Ratios are taken within a round; shown is their median.")
     if any(c.name.endswith(ALLOCATOR) for c in contestants):
         print(f"{ALLOCATOR}: mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1) at start.")
     for remark in remarks:
@@ -259,7 +272,8 @@ def publish(
             "contestants": [asdict(c) for c in contestants],
         }
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+        earlier = json.loads(arguments.output.read_text()) if append and arguments.output.exists() else []
+        arguments.output.write_text(json.dumps([*earlier, result], indent=2) + "\n")
     return 0 if any(c.error is None for c in contestants) else 3
 
 

@@ -11,15 +11,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from bench.harness import ALLOCATOR, Case, add_common, progress, publish, race
+from bench.harness import ALLOCATOR, Case, Options, Prepare, add_common, progress, publish, race
 
 SIZES = {
     "small": {"d_model": 384, "layers": 6, "heads": 6, "context": 256, "vocab": 65, "batch": 4},
     "large": {"d_model": 768, "layers": 4, "heads": 12, "context": 512, "vocab": 50257, "batch": 1},
     "tiny": {"d_model": 64, "layers": 2, "heads": 2, "context": 32, "vocab": 65, "batch": 2},
 }
-Options = dict[str, Any]
-Prepare = Callable[[], Case]
 
 
 def gated_size(options: Options) -> int:
