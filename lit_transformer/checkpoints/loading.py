@@ -122,6 +122,22 @@ def fill(network: nn.Module, values: Mapping[str, Tensor], source: str) -> None:
         UserError: Naming the first weight that does not fit.
     """
     wanted = network.state_dict()
+    check_fit(wanted, values, source)
+    on_meta = any(tensor.is_meta for tensor in wanted.values())
+    tied = _tied(network)
+    network.load_state_dict(dict(values), assign=on_meta)
+    for first, others in tied.items():
+        for name in others:  # assigning gave each name a parameter of its own
+            owner, _, attribute = name.rpartition(".")
+            setattr(network.get_submodule(owner), attribute, network.get_parameter(first))
+
+
+def check_fit(wanted: Mapping[str, Any], values: Mapping[str, Any], source: str) -> None:
+    """Compares the names and shapes of weights with those that a network wants.
+
+    Raises:
+        UserError: Naming the first weight that does not fit.
+    """
     for name in sorted(wanted.keys() | values.keys()):
         if name not in values:
             raise UserError(f"{source}: has no weight {name}, which this network needs")
@@ -130,13 +146,6 @@ def fill(network: nn.Module, values: Mapping[str, Tensor], source: str) -> None:
         if wanted[name].shape != values[name].shape:
             shapes = f"{tuple(values[name].shape)}, this network's {tuple(wanted[name].shape)}"
             raise UserError(f"{source}: the shape of {name} is {shapes}")
-    on_meta = any(tensor.is_meta for tensor in wanted.values())
-    tied = _tied(network)
-    network.load_state_dict(dict(values), assign=on_meta)
-    for first, others in tied.items():
-        for name in others:  # assigning gave each name a parameter of its own
-            owner, _, attribute = name.rpartition(".")
-            setattr(network.get_submodule(owner), attribute, network.get_parameter(first))
 
 
 def check_tokenizer(path: str | Path, checkpoint: Mapping[str, Any], tokenizer: Tokenizer) -> None:

@@ -68,6 +68,7 @@ class RunState(Callback):
         self._starts_window = True
         self._skipped = False
         self._resumed = False
+        self._stored_optimizers: list[str] | None = None
         self._stored_rate: tuple[str, float] | None = None
 
     def skip_window(self) -> None:
@@ -78,6 +79,20 @@ class RunState(Callback):
     def window_skipped(self) -> bool:
         """Whether the window that just ended was skipped."""
         return self._skipped
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses the state of another optimizer.
+
+        Raises:
+            UserError: The stored state is of another kind, or of other groups of parameters.
+        """
+        stored, self._stored_optimizers = self._stored_optimizers, None
+        now = _optimizers(trainer)
+        if stored is not None and stored != now:
+            raise UserError(
+                f"model.optimizer: the checkpoint's state is that of {', '.join(stored)}, the recipe's is "
+                f"{', '.join(now)}; resume with the same, or begin anew from the weights with --init_from"
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sets the generators before the first batch is fetched, and says where the schedule is another one."""
@@ -146,6 +161,7 @@ class RunState(Callback):
             "generators": _gathered(generators.to_plain(), trainer),
             "accumulate_grad_batches": trainer.accumulate_grad_batches,
             "rate": _rate(trainer),
+            "optimizers": _optimizers(trainer),
         }
         tokenizer = _tokenizer(trainer)
         if tokenizer is not None:
@@ -187,6 +203,7 @@ class RunState(Callback):
         self._tokens = None
         self._starts_window = True
         self._resumed = True
+        self._stored_optimizers = state.get("optimizers")
         rate = state.get("rate")
         self._stored_rate = None if rate is None else (str(rate[0]), float(rate[1]))
         generators = state["generators"]
@@ -216,6 +233,15 @@ def say(message: str) -> None:
     """Tells the user, and the log of the run."""
     print(message, file=sys.stderr)
     logging.getLogger("lit_transformer.run").info(message)
+
+
+def _optimizers(trainer: Trainer) -> list[str]:
+    """Kind of each optimizer with the number of tensors in its groups."""
+    described = []
+    for optimizer in trainer.optimizers:
+        groups = "+".join(str(len(group["params"])) for group in optimizer.param_groups)
+        described.append(f"{type(optimizer).__name__} ({groups} tensors)")
+    return described
 
 
 def _rate(trainer: Trainer) -> tuple[str, float] | None:
