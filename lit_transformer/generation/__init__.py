@@ -29,14 +29,16 @@ from lit_transformer.generation.samplers import (
     sampler_of,
 )
 from lit_transformer.generation.scoring import Score, score
+from lit_transformer.generation.speculative import Acceptance, Draft, DraftNetwork, PromptLookup, generate_speculatively
 from lit_transformer.generation.streaming import StopStrings, TextStream
 from lit_transformer.generation.text import complete, sample_text
 from lit_transformer.generation.truncation import Epsilon, Eta, Mirostat, TypicalP
 
 __all__ = [
-    "BannedText", "BannedWords", "Certain", "Choice", "Completion", "Eager", "Epsilon", "Eta", "FrequencyPenalty",
-    "Greedy", "History", "Likely", "LogitBias", "LogitsProcessor", "MinNewTokens", "MinP", "Mirostat", "Model", "Multinomial",
-    "NoRepeatNGram", "Patience", "PresencePenalty", "RepetitionPenalty", "Runner", "Sampler", "Score", "StopStrings",
-    "Temperature", "TextStream", "TopK", "TopP", "TypicalP", "beam_search", "complete", "device_of", "generate",
-    "sample_text", "sampler_of", "score",
+    "Acceptance", "BannedText", "BannedWords", "Certain", "Choice", "Completion", "Draft", "DraftNetwork", "Eager",
+    "Epsilon", "Eta", "FrequencyPenalty", "Greedy", "History", "Likely", "LogitBias", "LogitsProcessor", "MinNewTokens",
+    "MinP", "Mirostat", "Model", "Multinomial", "NoRepeatNGram", "Patience", "PresencePenalty", "PromptLookup",
+    "RepetitionPenalty", "Runner", "Sampler", "Score", "StopStrings", "Temperature", "TextStream", "TopK", "TopP",
+    "TypicalP", "beam_search", "complete", "device_of", "generate", "generate_speculatively", "sample_text",
+    "sampler_of", "score",
 ]  # fmt: skip

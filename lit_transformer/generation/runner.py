@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -77,6 +78,25 @@ class Runner:
         if self._positions is not None:
             self._positions += 1
         return self._scores(output.head, output.hidden)
+
+    def extend(self, rows: Sequence[Sequence[int]]) -> Float[Tensor, "R T V"]:
+        """Several more tokens for each row, all equally many; returns the scores of what follows each of them."""
+        tokens = torch.tensor(rows, device=self.device)
+        positions = self._positions
+        if positions is not None:
+            positions = positions + torch.arange(tokens.shape[1], device=self.device)
+            self._positions = positions[:, -1:] + 1
+        output = self.network(tokens, positions=positions, cache=self.cache)
+        self.cache = output.cache
+        logits: Tensor = output.logits
+        return logits.float()
+
+    def rewind(self, length: int) -> None:
+        """Forgets all places of the cache from ``length`` on."""
+        assert self.cache is not None
+        if self._positions is not None:
+            self._positions = self._positions - (self.cache.length - length)
+        self.cache = replace(self.cache, length=length)
 
     def reorder(self, index: Int[Tensor, " R"]) -> None:
         """Goes on with these rows of the present ones: copies for samples, survivors of a beam."""

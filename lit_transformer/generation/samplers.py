@@ -145,7 +145,11 @@ class Choice:
     """Base of the choices: processed scores (R, V) to tokens (R,)."""
 
     def __call__(self, logits: Float[Tensor, "R V"], draws: Float[Tensor, " R"]) -> Int[Tensor, " R"]:
-        """The tokens; ``draws`` are uniform in [0, 1), one a row, float64 on the CPU."""
+        """The tokens; ``draws`` are uniform in [0, 1), one a row, float64."""
+        raise NotImplementedError
+
+    def distribution(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+        """The probability of each token to be chosen."""
         raise NotImplementedError
 
 
@@ -155,6 +159,10 @@ class Greedy(Choice):
     def __call__(self, logits: Tensor, draws: Tensor) -> Tensor:
         """See the base class."""
         return logits.argmax(-1)
+
+    def distribution(self, logits: Tensor) -> Tensor:
+        """All on one token."""
+        return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
 
 
 class Multinomial(Choice):
@@ -171,6 +179,10 @@ class Multinomial(Choice):
         mass = probabilities.cumsum(-1, dtype=torch.float64)
         draws = draws.to(mass.device).unsqueeze(-1) * mass[:, -1:]
         return torch.searchsorted(mass, draws, right=True).squeeze(-1).to(logits.device)
+
+    def distribution(self, logits: Tensor) -> Tensor:
+        """The softmax."""
+        return logits.softmax(-1)
 
 
 @dataclass(frozen=True)
