@@ -10,7 +10,7 @@ from tests.cli.conftest import RECIPE, run_folders
 EDITS = {
     "key of dims": ("n_heads: 2", "n_head: 2", "bad.yaml:7: model.network.dims.n_head: unknown key; did you mean n_heads"),
     "key of trainer": ("max_steps: 4", "max_step: 4", "bad.yaml:21: trainer.max_step: unknown key; did you mean max_steps"),
-    "key of data": ("block_size", "blok_size", "bad.yaml:17: data.blok_size: unknown key; did you mean block_size?"),
+    "key of data": ("block_size", "blok_size", "bad.yaml:17: data.blok_size: unknown key; did you mean block_size"),
     "key of model": ("schedule:", "scedule:", "bad.yaml:10: model.scedule: unknown key; did you mean schedule?"),
     "key of optimizer": ("lr: 3e-3", "lrr: 3e-3", "bad.yaml:9: model.optimizer.lrr: unknown key; did you mean lr"),
     "key at the top": ("trainer:", "trainr:", "bad.yaml:20: trainr: unknown key; did you mean trainer?"),
