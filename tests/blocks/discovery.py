@@ -50,9 +50,7 @@ def causal(mask: Mask) -> Mask:
 
 
 POSITIONS: dict[str, Callable[[Dims], Position]] = {cls.__name__: cls for cls in subclasses(Position)}
-POSITIONS |= {
-    f"RoPE[{cls.__name__}]": partial(RoPE, scaling=cls) for cls in subclasses(Scaling) if cls is not Stretch
-}
+POSITIONS |= {f"RoPE[{cls.__name__}]": partial(RoPE, scaling=cls) for cls in subclasses(Scaling) if cls is not Stretch}
 POSITIONS["RoPE[half]"] = partial(RoPE, share=0.5)
 
 KERNELS = {cls.__name__: cls for cls in subclasses(Kernel)}

@@ -66,6 +66,8 @@ def test_documents():
         numbers = documents[b].tolist()
         assert found.tolist() == [[i == j and j >= 0 for j in numbers] for i in numbers]
     assert sites.with_start().place.tolist() == [[0, 1, 0, 1, 2, 0, 1], [0, 1, 2, 3, 0, 0, 1]]
+    gap = Sites(torch.arange(6).unsqueeze(0), torch.tensor([[0, 0, -1, -1, 0, 0]])).with_start()
+    assert Visibility(Causal() & Sinks(1), gap, gap).dense[0, 5].tolist() == [True] + [False] * 5
 
 
 def test_first_tokens_are_those_of_the_document():

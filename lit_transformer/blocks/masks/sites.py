@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -44,12 +43,14 @@ class Sites:
         return self.map(lambda field: field.unsqueeze(-2))
 
     def with_start(self) -> "Sites":
-        """These (B, S) sites with ``start`` read off the documents, each of which stands in one piece."""
+        """These (B, S) sites with ``start`` read off the documents, counted from 0; padding may lie within one."""
         if self.document is None or self.start is not None:
             return self
-        changes = F.pad(self.document[:, 1:] != self.document[:, :-1], (1, 0))
-        start = torch.where(changes, self.index, 0).cummax(dim=-1).values
-        return Sites(self.index, self.document, self.prefix, start)
+        batch, length = self.document.shape
+        slot = torch.where(self.document < 0, length + 1, self.document.clamp(max=length))
+        index = self.index.expand(batch, -1)
+        first = index.new_full((batch, length + 2), length).scatter_reduce(1, slot, index, "amin")
+        return Sites(self.index, self.document, self.prefix, first.gather(1, slot))
 
 
 @dataclass(frozen=True)

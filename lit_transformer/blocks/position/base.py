@@ -74,9 +74,7 @@ class Position(nn.Module):
         """Acts on queries (B, H, T, K) and keys (B, G, T, K) before the keys are cached."""
         return q, k
 
-    def bias(
-        self, q: Float[Tensor, "B H T K"], k: Float[Tensor, "B G S K"], q_state: Any, k_state: Any
-    ) -> Bias | None:
+    def bias(self, q: Float[Tensor, "B H T K"], k: Float[Tensor, "B G S K"], q_state: Any, k_state: Any) -> Bias | None:
         """What is added to the scores of queries (B, H, T, K) and all keys (B, G, S, K), block by block."""
         return None
 
