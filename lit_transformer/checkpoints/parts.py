@@ -18,10 +18,11 @@ def steps_of(checkpoint: Mapping[str, Any]) -> dict[str, int]:
         state = checkpoint.get(part)
         if isinstance(state, Mapping):
             steps[part] = state.get("step")
-    run_state = checkpoint.get(RUN_STATE)
-    if isinstance(run_state, Mapping):
-        for name, step in (run_state.get("steps") or {}).items():
-            steps[name] = step
+    try:
+        optimizer = checkpoint["loops"]["fit_loop"]["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+        steps["loops"] = optimizer["step"]["total"]["completed"]
+    except (KeyError, TypeError):
+        pass  # a checkpoint of weights alone has no loops
     return {name: step for name, step in steps.items() if isinstance(step, int)}
 
 
@@ -37,3 +38,18 @@ def check_parts(path: str | Path, checkpoint: Any, footer: Footer) -> None:
     if len(set(steps.values())) > 1:
         said = ", ".join(f"{name} {step}" for name, step in steps.items())
         raise UserError(f"{path}: its parts are of different steps ({said}): it was put together by hand; use another")
+    run_state = checkpoint.get(RUN_STATE)
+    stored = run_state.get("schedules") if isinstance(run_state, Mapping) else None
+    if stored is not None and stored != schedules_of(checkpoint):
+        raise UserError(
+            f"{path}: its parts are of different steps (schedule {schedules_of(checkpoint)}, run state {stored}): "
+            "it was put together by hand; use another"
+        )
+
+
+def schedules_of(checkpoint: Mapping[str, Any]) -> list[Any]:
+    """Where each learning-rate schedule stands."""
+    schedules = checkpoint.get("lr_schedulers")
+    if not isinstance(schedules, list):
+        return []
+    return [state.get("last_epoch") if isinstance(state, Mapping) else None for state in schedules]

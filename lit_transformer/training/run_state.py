@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lit_transformer.checkpoints.loading import check_tokenizer
-from lit_transformer.checkpoints.parts import RUN_STATE
+from lit_transformer.checkpoints.parts import RUN_STATE, schedules_of
 from lit_transformer.errors import UserError
 from lit_transformer.training.generators import Generators
 
@@ -149,15 +149,11 @@ class RunState(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the clock and the generators of all ranks."""
         generators = self._generators or Generators.capture(trainer.strategy.root_device)
-        steps = {}
-        for index, optimizer in enumerate(checkpoint.get("lr_schedulers", [])):
-            if isinstance(optimizer.get("last_epoch"), int):
-                steps[f"schedule {index}" if index else "schedule"] = optimizer["last_epoch"]
         _check_loaders(checkpoint, self.clock)
         checkpoint[RUN_STATE] = {
             "step": self.clock.steps,
             "clock": asdict(self.read_clock()),
-            "steps": steps,
+            "schedules": schedules_of(checkpoint),
             "generators": _gathered(generators.to_plain(), trainer),
             "accumulate_grad_batches": trainer.accumulate_grad_batches,
             "rate": _rate(trainer),
