@@ -17,7 +17,7 @@ from lit_transformer.generation import (
     generate_speculatively,
     sampler_of,
 )
-from lit_transformer.generation.speculative import Proposal
+from lit_transformer.generation.speculative import Acceptance, Proposal, _Writer, drawn
 
 from .small import POSITIONS, build
 from .test_samplers import chi_square
@@ -64,23 +64,9 @@ def test_lookup_finds_what_followed_the_longest_match():
     assert propose([1, 2, 3], 4) == [] and propose([1], 4) == []
 
 
-@pytest.mark.parametrize("draft", [lambda: DraftNetwork(flat(build(seed=5))), Stubborn])
-@pytest.mark.parametrize(
-    "sampler", [Sampler((), Multinomial()), sampler_of(0.7, top_k=4), sampler_of(processors=[FrequencyPenalty(1.0)])]
-)
-def test_the_distribution_is_the_networks(draft, sampler):
-    """The joint distribution of the second and third token against the product of the network's own."""
-    network, prompt, draws = flat(build(size=5)), [1, 2, 3], 1500
-    if isinstance(each := draft(), DraftNetwork):
-        each = DraftNetwork(flat(build(seed=5, size=5)))
-    found, acceptance = generate_speculatively(
-        network, each, [prompt] * draws, sampler=sampler, max_new_tokens=3, proposals=2, stop_ids=(), seed=0
-    )
-    assert 0 < acceptance.accepted < acceptance.proposed
-    counts = torch.zeros(5, 5, 5)
-    for completion in found:
-        counts[tuple(completion.tokens)] += 1
-    expected = joint(network, prompt, sampler)
+def assert_shares(counts, expected):
+    """Chi-square at 99.9 %, rare outcomes taken together."""
+    draws = int(counts.sum())
     assert not counts[expected == 0].any()
     likely = expected * draws >= 5
     counts = [*counts[likely].tolist(), float(counts[~likely].sum())]
@@ -89,6 +75,42 @@ def test_the_distribution_is_the_networks(draft, sampler):
         counts, shares = counts[:-1], [share / (1 - shares[-1]) for share in shares[:-1]]
     freedom = len(shares) - 1
     assert chi_square(counts, shares) < freedom * (1 - 2 / (9 * freedom) + 3.09 * math.sqrt(2 / (9 * freedom))) ** 3
+
+
+@pytest.mark.parametrize("sampler", [Sampler((), Multinomial()), sampler_of(0.7, top_k=4)])
+@pytest.mark.parametrize("certain", [True, False])
+def test_a_token_has_the_networks_distribution_whatever_is_proposed(network, sampler, certain):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 6, generator=generator)
+    q = torch.randn(6, generator=generator).softmax(0)
+    p = sampler.choice.distribution(sampler.process(logits.clone(), None))
+    third = int(logits[0].topk(3).indices[-1])
+    counts, acceptance = torch.zeros(6, 7), Acceptance()
+    writer = _Writer(network, [1], sampler, generator, acceptance)
+    for _ in range(4000):
+        writer.text = [1]
+        token = third if certain else drawn(q, generator)
+        writer.take(logits.clone(), Proposal([token], [None if certain else q]))
+        first, second = [*writer.text[1:], 6][:2]
+        counts[first, second] += 1
+    assert 0 < acceptance.accepted < acceptance.proposed == 4000
+    assert_shares(counts.sum(1), p[0])
+    after = counts[:, :6].sum(0)  # behind an accepted token, one more of the network's own
+    assert int(after.sum()) == acceptance.accepted
+    assert_shares(after, p[1])
+
+
+@pytest.mark.parametrize("sampler", [Sampler((), Multinomial()), sampler_of(processors=[FrequencyPenalty(1.0)])])
+def test_texts_have_the_networks_distribution(sampler):
+    network, draft, prompt = flat(build(size=5)), DraftNetwork(flat(build(seed=5, size=5))), [1, 2, 3]
+    found, acceptance = generate_speculatively(
+        network, draft, [prompt] * 400, sampler=sampler, max_new_tokens=3, proposals=2, stop_ids=(), seed=0
+    )
+    assert 0 < acceptance.accepted < acceptance.proposed
+    counts = torch.zeros(5, 5, 5)
+    for completion in found:
+        counts[tuple(completion.tokens)] += 1
+    assert_shares(counts, joint(network, prompt, sampler))
 
 
 def joint(network, prompt, sampler):
