@@ -1,7 +1,7 @@
 """``benchmark.py recompute``: what keeping less of the forward pass saves in memory and costs in time.
 
 The same training step of the same Llama-like network, with nothing recomputed, all layers, every second one, and all but
-the matrix products. Activations are what a step allocates, counted where most of it lives at once (gradients included).
+the widest products. Activations are what a step allocates, counted where most of it lives at once (gradients too).
 """
 
 import argparse
@@ -34,7 +34,7 @@ def every_second(options: Options) -> Prepare:
 
 
 def selective(options: Options) -> Prepare:
-    """Every layer keeps the outputs of its matrix products."""
+    """Every layer keeps the outputs of attention and of its widening products too."""
     from lit_transformer.training.recompute import SelectiveRecompute, recompute_layers
 
     return contestant(options, lambda network: recompute_layers(network, 1, SelectiveRecompute.contexts))
