@@ -36,6 +36,9 @@ def parser() -> OptionParser:
     )
     add_sampling_options(result)
     add("--num_samples", type=int, default=1, metavar="N", help="continuations per prompt (default: %(default)s)")
+    add("--beams", type=int, metavar="N", help="search for the most probable text, keeping N open; draws nothing")
+    add("--length_penalty", type=float, default=1.0, metavar="X", help="beams are compared by log-probability / "
+        "length^X (default: %(default)s)")  # fmt: skip
     add("--context", type=int, metavar="N", help="most tokens the model looks at (default: what it was trained with)")
     add("--batch_size", type=int, default=16, metavar="N", help="continuations decoded together (default: %(default)s)")
     add("--device", default="auto", metavar="NAME", help="cpu, cuda, mps (default: the fastest there is)")
@@ -59,6 +62,10 @@ def run(argv: list[str]) -> int:
         if getattr(options, name) < least:
             raise UserError(f"--{name}: is {getattr(options, name)}, must be at least {least}")
     prompts = read_prompts(options)
+    if options.beams is not None:
+        if options.stop or prompts is None:
+            raise UserError("--beams: takes --prompt or --prompts, and no --stop")
+        options.temperature = 0  # nothing is drawn, so only penalties and bans are left of the sampler
     sampling = sampling_from(options)  # wrong values are said before the checkpoint is read
     import lit_transformer
     from lit_transformer.recipe import ImportList
@@ -68,9 +75,10 @@ def run(argv: list[str]) -> int:
     sampling["sampler"] = sampler_from(options, model)
     if prompts is None:
         return converse(model, options, sampling)
-    announce_window(model, prompts, options)
+    if options.beams is None:
+        announce_window(model, prompts, options)
     with opened(options.output) as out:
-        if len(prompts) == 1 and options.num_samples == 1 and not as_json(options):
+        if len(prompts) == 1 and options.num_samples == 1 and not as_json(options) and options.beams is None:
             stream_one(model, prompts[0], sampling, out)
         else:
             write_all(model, prompts, options, sampling, out)
@@ -152,19 +160,36 @@ def write_all(
     for start in progress(range(0, len(prompts), several), out):
         batch = prompts[start : start + several]
         try:
-            completions = model.complete(
-                batch, samples=options.num_samples, **{**sampling, "seed": options.seed + start}
-            )
+            completions = completed(model, batch, start, options, sampling)
         except UserError as error:
             raise UserError(f"prompts {start} to {start + len(batch) - 1}: {error}") from None
         for completion in completions:
             number = start + completion.prompt
             if as_json(options):
                 write(json.dumps(record(prompts[number], number, completion), ensure_ascii=False) + "\n")
+            elif len(prompts) == options.num_samples == 1:
+                write(f"{batch[0]}{completion.text}\n")
             else:
                 sample = f", sample {completion.sample}" if options.num_samples > 1 else ""
                 write(f"==> prompt {number}{sample} <==\n{batch[completion.prompt]}{completion.text}\n\n")
         out.flush()
+
+
+def completed(
+    model: "Model", batch: list[str], start: int, options: argparse.Namespace, sampling: dict[str, Any]
+) -> list["Completion"]:
+    """The continuations of some prompts, drawn or searched for."""
+    if options.beams is None:
+        return model.complete(batch, samples=options.num_samples, **{**sampling, "seed": options.seed + start})
+    return model.search(
+        batch,
+        beams=options.beams,
+        samples=options.num_samples,
+        max_new_tokens=options.max_new_tokens,
+        length_penalty=options.length_penalty,
+        processors=sampling["sampler"].processors,
+        context=options.context,
+    )
 
 
 def record(prompt: str, number: int, completion: "Completion") -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
+from lit_transformer.generation.beam import beam_search
 from lit_transformer.generation.decoding import Completion
 from lit_transformer.generation.samplers import sampler_of
 from lit_transformer.generation.scoring import Score, score
-from lit_transformer.generation.text import Tokenizer, complete, stream
+from lit_transformer.generation.text import Tokenizer, complete, encode_prompt, stream, text_behind
 from lit_transformer.networks.base import Network
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "processors", "truncations")
@@ -52,6 +53,20 @@ class Model:
             options: See the class.
         """
         return complete(self.network, self.tokenizer, prompts, **_with_sampler(options))
+
+    def search(self, prompts: Sequence[str], **options: Any) -> list[Completion]:
+        """The most probable completions of each prompt, best first, by beam search.
+
+        Args:
+            prompts: Texts.
+            options: ``beam_search``'s: beams, samples, max_new_tokens, stop_ids, length_penalty, patience, processors,
+                context.
+        """
+        rows = [encode_prompt(self.tokenizer, self.network.vocabulary, prompt) for prompt in prompts]
+        completions = beam_search(self.network, rows, **options)
+        for completion in completions:
+            completion.text = text_behind(self.tokenizer, rows[completion.prompt], completion.tokens)
+        return completions
 
     def stream(self, prompt: str, **options: Any) -> Iterator[str]:
         """What follows a prompt, piece by piece.

@@ -58,6 +58,12 @@ def encode_known(tokenizer: Tokenizer, text: str, what: str = "the prompt") -> l
     return tokenizer.encode(text)
 
 
+def text_behind(tokenizer: Tokenizer, start: Sequence[int], tokens: Sequence[int]) -> str:
+    """The text of tokens behind others, as some decoders write a token differently at the start of a text."""
+    before = list(start)[-TextStream.anchor :]
+    return tokenizer.decode([*before, *tokens])[len(tokenizer.decode(before)) :]
+
+
 def complete(
     network: Network,
     tokenizer: Tokenizer,
@@ -88,9 +94,8 @@ def complete(
         rows = [encode_prompt(tokenizer, network.vocabulary, prompt) for prompt in prompts]
         completions = generate(network, rows, **options)
         for completion in completions:
-            # Decoded behind the prompt, as some decoders write a token differently at the start of a text.
-            start = rows[completion.prompt][-TextStream.anchor :] if prompts[completion.prompt] else []
-            completion.text = tokenizer.decode(start + completion.tokens)[len(tokenizer.decode(start)) :]
+            start = rows[completion.prompt] if prompts[completion.prompt] else []
+            completion.text = text_behind(tokenizer, start, completion.tokens)
         return completions
     for completion, piece in stream(network, tokenizer, prompts, completions=completions, stop=stop, **options):
         if on_text is not None:

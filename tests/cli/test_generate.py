@@ -100,6 +100,22 @@ def test_more_ways_to_choose_tokens(run_folder, capsys):
     assert generate(capsys, *argv, *many)[0] == 0
 
 
+def test_beams(run_folder, capsys):
+    argv = ("--checkpoint", run_folder, "--prompt", "fox", "--max_new_tokens", 10)
+    _, greedy, _ = generate(capsys, *argv, "--temperature", 0)
+    assert generate(capsys, *argv, "--beams", 1) == (0, greedy, "")
+    code, several, _ = generate(capsys, *argv, "--beams", 3, "--num_samples", 3, "--no_repeat_ngram", 2)
+    assert code == 0 and several.count("==> prompt 0, sample") == 3
+    for wrong, message in (
+        (("--beams", 0), "beams 0"),
+        (("--beams", 2, "--num_samples", 3), "samples at most beams"),
+        (("--beams", 2, "--stop", "x"), "no --stop"),
+        (("--beams", 2, "--max_new_tokens", 99), "leaves room for"),
+    ):
+        code, out, err = generate(capsys, *argv, *wrong)
+        assert (code, out) == (2, "") and message in err and err.count("\n") == 1
+
+
 def test_files_of_prompts(run_folder, tmp_path, capsys):
     prompts = ["the quick", "Pack", "five dozen liquor", "dog."]
     (tmp_path / "prompts.txt").write_text("\n".join(prompts) + "\n")

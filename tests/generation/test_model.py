@@ -29,6 +29,12 @@ def test_stream_and_complete_say_the_same(network):
     assert all(len(each.log_probabilities) == 12 for each in completions)
 
 
+def test_search_gives_texts(network):
+    found = Model(network, Letters()).search(["abc", ""], beams=3, samples=2, max_new_tokens=6)
+    assert [len(each.text) for each in found] == [6] * 4
+    assert found[0].score >= found[1].score
+
+
 def test_a_stream_that_is_left_restores_the_network(network):
     network.train()
     pieces = Model(network, Letters()).stream("abc", max_new_tokens=50)
