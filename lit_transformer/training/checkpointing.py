@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from lit_transformer.checkpoints.writing import sweep
 from lit_transformer.errors import Diverged, Preempted, UserError
-from lit_transformer.training.run_state import at_step_boundary, find_callback
+from lit_transformer.training.run_state import at_step_boundary, find_callback, local
 from lit_transformer.training.signals import Signals
 
 
@@ -127,7 +127,7 @@ class Checkpointing(Checkpoint):
             return
         self._validation_due = False
         score = trainer.callback_metrics.get(self.monitor)
-        if score is None and self.best_step is None and trainer.is_global_zero:
+        if score is None and self.best_step is None:
             names = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
             raise UserError(
                 f"Checkpointing.monitor: {self.monitor!r} was not logged by the validation; it logged {names}"
@@ -186,11 +186,12 @@ class Checkpointing(Checkpoint):
 
 def _refuse_non_finite(trainer: Trainer, path: Path) -> None:
     """Raises ``Diverged`` where a weight is not finite: such a checkpoint would replace a good one."""
-    parameters = [p.detach() for p in trainer.lightning_module.parameters() if p.is_floating_point() and p.numel()]
-    if not parameters:
-        return
-    # one number a tensor: the largest magnitude is infinite or NaN as soon as one element is
-    finite = torch.stack([norm.float() for norm in _largest(parameters)]).isfinite().all()
+    parameters = [local(p.detach()) for p in trainer.lightning_module.parameters() if p.is_floating_point()]
+    parameters = [p for p in parameters if p.numel()]
+    # one number a tensor: the largest magnitude is infinite or NaN as soon as one element is; a rank of a sharded
+    # model may hold none, and has to take part in the reduction nevertheless
+    largest = [norm.float() for norm in _largest(parameters)] if parameters else []
+    finite = torch.stack([*largest, torch.zeros((), device=trainer.strategy.root_device)]).isfinite().all()
     if trainer.world_size > 1:
         finite = trainer.strategy.reduce(finite.float(), reduce_op="sum") >= trainer.world_size
     if not bool(finite):

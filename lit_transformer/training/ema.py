@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lit_transformer.checkpoints.parts import EMA as KEY
 from lit_transformer.errors import UserError
-from lit_transformer.training.run_state import RunState, at_step_boundary, find_callback
+from lit_transformer.training.run_state import RunState, at_step_boundary, find_callback, local
 
 
 class EMA(Callback):
@@ -61,7 +61,9 @@ class EMA(Callback):
         parameters = _trained(pl_module)
         with torch.no_grad():
             torch._foreach_lerp_(
-                list(self.average.values()), [parameters[name].detach() for name in self.average], weight
+                [local(average) for average in self.average.values()],
+                [local(parameters[name].detach()) for name in self.average],
+                weight,
             )
         self.updates += 1
 

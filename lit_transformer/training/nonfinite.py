@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_transformer.errors import Diverged, UserError
-from lit_transformer.training.run_state import RunState, find_callback
+from lit_transformer.training.run_state import RunState, find_callback, local
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class NonFinite(Callback):
 
 def _norm(optimizer: Optimizer, like: Tensor) -> Tensor:
     """Sum of the gradients' norms: finite exactly when every gradient's norm is."""
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    gradients = [local(p.grad) for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     if not gradients:
         return torch.zeros_like(like)
     norms = torch._foreach_norm(gradients)

@@ -20,7 +20,7 @@ def _as_before() -> object:
 @pytest.mark.usefixtures("_as_before")
 def test_hostile_checkpoints_run_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", lambda _: None)
-    rows = list(attacks.attack(tmp_path, ["generate", "inspect"]))
+    rows = list(attacks.attack(tmp_path, ["generate"]))
     assert len({row["file"] for row in rows}) >= 40
     assert sum(row["dangerous"] for row in rows) >= 8, "the sentinel fires where files are opened without care"
     for row in rows:

@@ -19,7 +19,7 @@ from lit_transformer.training.run_state import RunState
 from tests.checkpoints import kills
 from tests.training.tiny_run import Loader, train
 
-CUT = [1, 5, 6, 8, 12, 15, 16, 17, 18, 32, 39]  # 16 batches an epoch; validations every 6 steps
+CUT = [1, 6, 15, 16, 17, 32, 39]  # 16 batches an epoch; validations every 6 steps
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def _final(folder: Path) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.parametrize(("window", "cuts"), [(1, CUT), (2, CUT[3:9]), (3, CUT[1:5])])
+@pytest.mark.parametrize(("window", "cuts"), [(1, CUT), (2, [8, 12, 16]), (3, [5, 6])])
 def test_a_run_that_is_stopped_goes_on_exactly(tmp_path: Path, window: int, cuts: list[int]) -> None:
     """At the ends of epochs and beside them, in epochs 0 to 2, and in the middle of a validation."""
     straight, expected, _ = train(tmp_path / "straight", callbacks=(EMA(0.9),), **_options(window))
