@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lit_transformer.blocks.cache import Cache
+from lit_transformer.blocks.cache import Cache, LayerCache
+from lit_transformer.errors import UserError
 from lit_transformer.networks.base import Network
 
 PADDING = -1
@@ -92,8 +93,16 @@ class Runner:
         return logits.float()
 
     def rewind(self, length: int) -> None:
-        """Forgets all places of the cache from ``length`` on."""
+        """Forgets all places of the cache from ``length`` on.
+
+        Raises:
+            UserError: A layer remembers in another way than by places, and cannot forget.
+        """
         assert self.cache is not None
+        for layer in self.cache.layers:
+            if not isinstance(layer, LayerCache):
+                raise UserError(f"speculative decoding needs a cache that can be rewound, and {type(layer).__name__} "
+                                "cannot: decode without a draft")  # fmt: skip
         if self._positions is not None:
             self._positions = self._positions - (self.cache.length - length)
         self.cache = replace(self.cache, length=length)

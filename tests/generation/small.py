@@ -1,11 +1,15 @@
 """Small random networks to decode with."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
 
+from lit_transformer.blocks import differential_attention, gated_attention, latent_attention, linear_attention
+from lit_transformer.blocks.attention import Attention
 from lit_transformer.blocks.kernels import Kernel
+from lit_transformer.blocks.layer import Layer
 from lit_transformer.blocks.position import NoPosition, Position, RoPE
 from lit_transformer.dims import Dims, SizeError
 from lit_transformer.networks import DecoderOnly
@@ -30,15 +34,24 @@ KERNELS = sorted(
     key=lambda each: each.__name__,
 )
 
+ATTENTIONS = [
+    Attention,
+    differential_attention.DifferentialAttention,
+    gated_attention.GatedAttention,
+    latent_attention.LatentAttention,
+    linear_attention.LinearAttention,
+]
 
-def build(position=RoPE, kernel=None, max_len=64, seed=0, dims=None, **vocabulary):
+
+def build(position=RoPE, kernel=None, max_len=64, seed=0, attention=Attention, **vocabulary):
     """A random network with logits spread out enough that its most probable token is clear; skips impossible pairs."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
             network = DecoderOnly(
                 Vocabulary(**{"size": SIZE, "max_len": max_len, **vocabulary}),
-                dims or Dims(d_model=32, n_layers=2, n_heads=4, n_kv_heads=2),
+                Dims(d_model=32, n_layers=2, n_heads=4, n_kv_heads=2 if attention is Attention else 4),
+                layer=partial(Layer, attention=attention),
                 position=position,
                 kernel=kernel() if kernel else None,
             )

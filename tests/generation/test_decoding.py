@@ -8,7 +8,7 @@ from lit_transformer.errors import UserError
 from lit_transformer.generation import Sampler, generate, sampler_of
 from lit_transformer.generation.runner import Runner, left_padded
 
-from .small import KERNELS, POSITIONS, SIZE, build
+from .small import ATTENTIONS, KERNELS, POSITIONS, SIZE, build
 
 GREEDY = Sampler()
 PROMPTS = [[1, 2, 3, 4, 5], [7], [3, 1, 4, 1, 5, 9, 2, 6], [12, 11]]
@@ -32,7 +32,15 @@ def tokens_of(completions):
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda each: each.__name__)
 @pytest.mark.parametrize("position", POSITIONS, ids=lambda each: each.__name__)
 def test_cached_and_batched_equal_uncached_and_single(position, kernel):
-    network = build(position, kernel)
+    assert_decodes_as_without_cache(build(position, kernel))
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS, ids=lambda each: each.__name__)
+def test_every_attention_decodes_as_without_a_cache(attention):
+    assert_decodes_as_without_cache(build(attention=attention))
+
+
+def assert_decodes_as_without_cache(network):
     together = generate(network, PROMPTS, sampler=GREEDY, max_new_tokens=20, log_probabilities=True)
     for prompt, in_batch in zip(PROMPTS, together, strict=True):
         tokens, scores = uncached(network, prompt, 20)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from lit_transformer.blocks.linear_attention import LinearAttention
 from lit_transformer.errors import UserError
 from lit_transformer.generation import (
     Draft,
@@ -135,4 +136,6 @@ def test_what_does_not_fit_is_refused(network):
         generate_speculatively(network, DraftNetwork(build(size=12)), [[1]], max_new_tokens=5)
     with pytest.raises(UserError, match="leaves room for 61 new ones in the context of 64"):
         generate_speculatively(network, PromptLookup(), [[1, 2, 3]], max_new_tokens=64)
+    with pytest.raises(UserError, match="a cache that can be rewound, and RecurrentState cannot"):
+        generate_speculatively(build(attention=LinearAttention), PromptLookup(), [[1]], max_new_tokens=5)
     assert generate_speculatively(network, PromptLookup(), [[1]], max_new_tokens=0)[0][0].tokens == []
