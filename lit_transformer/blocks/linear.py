@@ -14,6 +14,9 @@ class Linear(nn.Linear):
     gain: float | None = None
     """Factor of the weights' start that the residual order asks for; None: the scheme decides alone."""
 
+    active_share: float = 1.0
+    """Share of the weights that one token meets: less than all in a mixture of experts; for counting FLOPs."""
+
     def reset_parameters(self) -> None:
         """Nothing: see ``networks.initialisation``; drawing numbers here would be thrown away."""
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lit_transformer.blocks.auxiliary import Auxiliary
 from lit_transformer.blocks.context import Context
-from lit_transformer.blocks.experts import Experts
+from lit_transformer.blocks.experts import Experts, GroupedLinear
 from lit_transformer.blocks.feed_forward import FeedForward, SwiGLU
 from lit_transformer.blocks.routing import Balance, LoadBalancingLoss, Router, Routing, SoftmaxRouter
 from lit_transformer.dims import Dims, SizeError
@@ -131,6 +131,9 @@ class MixtureOfExperts(FeedForward):
         self.router = router(dims, n_experts, top_k)
         sizes = dims if d_expert is None else replace(dims, d_ff=d_expert)
         self.experts = Experts(sizes, n_experts, expert)
+        for module in self.experts.modules():
+            if isinstance(module, GroupedLinear):
+                module.active_share = top_k / n_experts
         self.shared = nn.ModuleList(expert(sizes) for _ in range(n_shared))
         self.balance = nn.ModuleList(b(n_experts) for b in ([LoadBalancingLoss] if balance is None else balance))
         self.dispatch = dispatch or Dropless()

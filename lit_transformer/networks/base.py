@@ -76,7 +76,8 @@ class Network(nn.Module):
         Six per weight that takes part in a product and 12 x layers x H x K x T for the scores and their use, where the
         causal half counts in full: the convention of PaLM (Chowdhery et al., 2022, arXiv:2204.02311, appendix B).
         """
-        weights = sum(p.numel() for m in self.modules() if isinstance(m, Linear) for p in m.parameters(recurse=False))
+        products = [m for m in self.modules() if isinstance(m, Linear)]
+        weights = sum(m.active_share * p.numel() for m in products for p in m.parameters(recurse=False))
         weights += sum(m.weight.numel() for m in self.modules() if isinstance(m, Head))
         dims = self.dims
         return 6 * weights + 12 * dims.n_layers * dims.n_heads * dims.head_size * length

@@ -1,7 +1,7 @@
 """``benchmark.py recompute``: what keeping less of the forward pass saves in memory and costs in time.
 
-The same training step of the same Llama-like network, with nothing recomputed, all layers, every second one, and all but
-the widest products. Activations are what a step allocates, counted where most of it lives at once (gradients too).
+The same training step of one Llama-like network, with nothing recomputed, all layers, every second one, and all but
+the widest products. Activations are what a step allocates, counted where most of it lives at once, gradients too.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """What every norm, residual order, feed-forward and attention must keep to inside a network: all are found by themselves."""
 
 import copy
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -27,7 +28,9 @@ from lit_transformer.blocks import (
     SwiGLU,
 )
 from lit_transformer.dims import Dims, SizeError
-from lit_transformer.networks import DecoderOnly
+from lit_transformer.networks import DecoderOnly, Network
+from lit_transformer.recipe import build, find_recipe, merge_recipes, read_recipe, read_text, shipped_recipes
+from lit_transformer.recipe.tree import plain
 from lit_transformer.vocabulary import Vocabulary
 
 DIMS = Dims(d_model=16, n_layers=2, n_heads=4, head_dim=4, d_ff=24, max_len=64)
@@ -238,3 +241,28 @@ def test_narrow_types_leave_running_numbers_wide():
     built.to(torch.bfloat16)
     assert {b.dtype for b in built.buffers()} <= {torch.float32, torch.int64}
     assert {p.dtype for p in built.parameters()} == {torch.bfloat16}
+
+
+ROOMS = (["norm"], ["residual"], ["feed_forward"], ["attention"])
+OVERLAYS = [each.name for each in shipped_recipes() if each.name.split("/")[1:-1] in ROOMS]
+BASE = """
+model:
+  network:
+    class_path: DecoderOnly
+    dims: {d_model: 32, n_layers: 3, n_heads: 4}
+    layer: {class_path: Layer, norm: {class_path: LayerNorm, bias: false}}
+"""
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_every_shipped_overlay_changes_one_thing_and_builds(name):
+    overlay = read_recipe(*find_recipe(name))
+    changed = plain(overlay)["model"]["network"]
+    assert len(changed) == 1
+    if isinstance(changed.get("layer"), dict):
+        assert len(changed["layer"]) == 2 and changed["layer"]["class_path"] == "Layer"
+    config = plain(merge_recipes([read_text(BASE, "base.yaml"), overlay]))["model"]["network"]
+    network = build(Callable[[Vocabulary], Network], config)(Vocabulary(11, max_len=12))
+    output = network(torch.randint(0, 11, (2, 12)))
+    assert output.logits.isfinite().all()
+    (output.logits.square().sum() + sum(output.losses.values())).backward()

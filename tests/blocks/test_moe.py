@@ -315,3 +315,10 @@ def test_losses_of_layers_are_added_and_reach_the_router():
     for layer in network.stack.layers:
         assert layer.feed_forward.router.weight.grad.abs().sum() > 0
     assert isinstance(network.stack, Stack) and isinstance(network.stack.layers, nn.ModuleList)
+
+
+def test_flops_count_the_experts_that_a_token_meets():
+    dims = Dims(16, 2, 2, d_ff=24)
+    dense = DecoderOnly(Vocabulary(7), dims).flops_per_token(8)
+    mixture = DecoderOnly(Vocabulary(7), dims, partial(Layer, feed_forward=partial(MixtureOfExperts, n_experts=8, top_k=2)))
+    assert mixture.flops_per_token(8) - dense == 6 * 2 * (3 * 16 * 24)
