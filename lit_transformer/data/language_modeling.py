@@ -120,6 +120,10 @@ class LanguageModelingData(LightningDataModule):
         """Blocks of the test split, each token predicted exactly once."""
         return self._evaluation("test")
 
+    def predict_dataloader(self) -> Any:
+        """The test split where the corpus has one, else the validation split."""
+        return self._evaluation("test" if self.corpus.has_split("test") else "validation")
+
     def _evaluation(self, split: str) -> EvaluationLoader:
         return EvaluationLoader(self._blocks(split, FixedGrid()), self.batch_size, self._share(), self.num_workers)
 
