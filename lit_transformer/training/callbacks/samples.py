@@ -3,6 +3,7 @@
 import html
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_transformer.generation import sample_text
 
@@ -36,7 +37,12 @@ class Samples(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Generates on the first rank."""
         tokenizer = getattr(getattr(trainer, "datamodule", None), "tokenizer", None)
-        if trainer.sanity_checking or not trainer.is_global_zero or tokenizer is None or not trainer.training:
+        if (
+            trainer.sanity_checking
+            or not trainer.is_global_zero
+            or tokenizer is None
+            or trainer.state.fn != TrainerFn.FITTING
+        ):
             return
         self.latest = [
             prompt
