@@ -143,7 +143,9 @@ def check_fit(wanted: Mapping[str, Any], values: Mapping[str, Any], source: str)
             raise UserError(f"{source}: has no weight {name}, which this network needs")
         if name not in wanted:
             raise UserError(f"{source}: has a weight {name}, for which this network has no place")
-        if wanted[name].shape != values[name].shape:
+        if isinstance(wanted[name], Tensor) and not isinstance(values[name], Tensor):
+            raise UserError(f"{source}: {name} is not a tensor")
+        if isinstance(wanted[name], Tensor) and wanted[name].shape != values[name].shape:
             shapes = f"{tuple(values[name].shape)}, this network's {tuple(wanted[name].shape)}"
             raise UserError(f"{source}: the shape of {name} is {shapes}")
 

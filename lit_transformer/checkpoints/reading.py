@@ -61,8 +61,12 @@ def read(path: str | Path) -> dict[str, Any]:
             raise UserError(f"{path}: {_not_plain(error)}; it was not written by lit-transformer") from None
     check_parts(path, checkpoint, footer)
     for name, value in checkpoint["state_dict"].items():
-        if isinstance(value, torch.Tensor) and (value.layout != torch.strided or value.is_meta or value.is_quantized):
+        if not isinstance(value, torch.Tensor):
+            continue
+        if value.layout != torch.strided or value.is_meta or value.is_quantized:
             raise UserError(f"{path}: {str(name)[:80]} is not a plain tensor")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise UserError(f"{path}: {str(name)[:80]} claims more elements than the file holds")
     return checkpoint  # type: ignore[no-any-return]
 
 

@@ -29,7 +29,7 @@ data:
   class_path: LanguageModelingData
   corpus:
     class_path: FilesCorpus
-    data_files: {train: TEXT, validation: TEXT}
+    data_files: {train: TEXT, validation: TEXT, test: TEXT}
     sample_by: split
   tokenizer: {class_path: Character, special_tokens: []}
   block_size: 16
