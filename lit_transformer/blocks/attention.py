@@ -105,4 +105,6 @@ class Attention(BaseAttention):
     def new_cache(self, batch: int, max_len: int, device: torch.device, dtype: torch.dtype) -> LayerCache:
         """Room for ``max_len`` keys and values."""
         shape = (batch, self.dims.kv_heads, max_len, self.dims.head_size)
-        return LayerCache(torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
+        return LayerCache(
+            torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype)
+        )

@@ -1,4 +1,4 @@
-"""What travels up beside the stream: auxiliary losses and statistics, in return values, never in attributes or hooks."""
+"""What travels up beside the stream: auxiliary losses and statistics, in return values alone."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

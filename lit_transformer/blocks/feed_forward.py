@@ -17,7 +17,7 @@ class Activation(nn.Module):
     """Base of the activation functions: elementwise, no parameters."""
 
     cheap = True
-    """Whether backward computes it again on the CPU, rather than find its output, the largest tensor of a layer, kept."""
+    """Whether backward computes it again on the CPU, rather than keep its output, a layer's largest tensor."""
 
 
 class GELU(Activation):

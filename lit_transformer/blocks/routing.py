@@ -230,8 +230,9 @@ class RouterZLoss(Balance):
 class BiasBalancing(Balance, RunningState):
     """No loss: a bias that is added for the choice rises for idle experts and falls for busy ones.
 
-    Wang et al., 2024, arXiv:2408.15664; DeepSeek-V3. Training passes count; ``update`` moves the bias once an optimizer step (the task's callback calls it), so it is the
-    same in all micro-batches of a step, and in a pass and its repetition for the backward pass.
+    Wang et al., 2024, arXiv:2408.15664; DeepSeek-V3. Training passes count; ``update`` moves the bias once an optimizer
+    step (the task's callback calls it), so it is the same in all
+    micro-batches of a step, and in a pass and its repetition for the backward pass.
 
     Args:
         n_experts: Number E of experts.

@@ -16,8 +16,8 @@ from lit_transformer.blocks.position import Position, RoPE
 from lit_transformer.dims import Dims, SizeError
 
 LayerFactory = Callable[[Dims], Layer]
-# In signatures the list stands first, `list[LayerFactory] | LayerFactory`: jsonargparse tries to write a list of classes
-# as one class otherwise, and the recipe that a run stores would be broken.
+# In signatures the list stands first, `list[LayerFactory] | LayerFactory`: jsonargparse tries to write a list as one
+# class otherwise, and the recipe that a run stores would be broken.
 
 
 class Stack(nn.Module):
@@ -56,7 +56,7 @@ class Stack(nn.Module):
         for position_in_use in (self.position, *(each.own_position for each in self._layers)):
             if position_in_use is not None and position_in_use.has_bias and not self.kernel.takes_bias:
                 raise SizeError("kernel", f"{type(self.kernel).__name__} cannot add the bias that position "
-                                f"{type(position_in_use).__name__} needs; choose kernel SdpaKernel or EagerKernel")  # fmt: skip
+                                f"{type(position_in_use).__name__} needs; use SdpaKernel or EagerKernel")  # fmt: skip
             if position_in_use is not None and position_in_use.has_values and not self.kernel.takes_values:
                 raise SizeError("kernel", f"{type(self.kernel).__name__} keeps no attention weights, which position "
                                 f"{type(position_in_use).__name__} needs; choose kernel EagerKernel")  # fmt: skip

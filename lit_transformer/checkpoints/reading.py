@@ -118,9 +118,7 @@ def _footer(path: Path, file: IO[bytes]) -> Footer:
     if footer is None:
         raise UserError(f"{path}: {_guess(file, size)}")
     if footer.format != FORMAT:
-        raise UserError(
-            f"{path}: has checkpoint format {footer.format}, this version reads {FORMAT}; update it"
-        )
+        raise UserError(f"{path}: has checkpoint format {footer.format}, this version reads {FORMAT}; update it")
     if footer.length + FOOTER_BYTES != size:
         raise UserError(
             f"{path}: is damaged: {size} bytes long, {footer.length + FOOTER_BYTES} were written; use another one"

@@ -183,4 +183,3 @@ class _Stream:
                 rest = rest[os.write(self._descriptor, rest) :]
             except OSError as error:
                 self._error = error
-

@@ -77,5 +77,3 @@ def with_checkpoint_io(given: Any) -> list[Any]:
 def loggers(given: Any, folder: str) -> Any:
     """The recipe's loggers; the events logger where it says nothing."""
     return EventLogger(folder) if given is None or given is True else given
-
-

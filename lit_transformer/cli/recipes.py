@@ -17,9 +17,7 @@ def run(argv: list[str]) -> int:
         "recipes", "List, show, copy and validate recipes.", "lit-transformer recipes copy quickstart my_recipes"
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_ActionParser)
-    actions.add_parser("list", help="the shipped recipes and overlays").set_defaults(
-        do=list_recipes
-    )
+    actions.add_parser("list", help="the shipped recipes and overlays").set_defaults(do=list_recipes)
     show = actions.add_parser("show", help="print a recipe")
     show.add_argument("recipe", nargs="+", metavar="RECIPE", help=f"{NAMES}; several: overlays, in order")
     show.add_argument("--resolved", action="store_true", help="with all overlays merged and all defaults filled in")
@@ -48,9 +46,7 @@ class _ActionParser(OptionParser):
             "copy": "Write a shipped recipe to a file of yours; nothing is overwritten.",
             "validate": "Check a recipe without running it; every mistake is a line.",
         }.get(action, "")
-        super().__init__(
-            f"recipes {action}", summary, f"lit-transformer recipes {action}{rest}{extra}", **kwargs
-        )
+        super().__init__(f"recipes {action}", summary, f"lit-transformer recipes {action}{rest}{extra}", **kwargs)
 
 
 def list_recipes(options: argparse.Namespace) -> int:

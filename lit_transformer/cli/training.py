@@ -360,5 +360,3 @@ def _with_logger_folders(config: dict[str, Any], folder: str) -> dict[str, Any]:
         for name, value in LOGGER_FOLDER_ARGUMENTS.get(spec["class_path"].rpartition(".")[2], {}).items():
             spec.setdefault("init_args", {}).setdefault(name, folder if value is None else value)
     return config
-
-

@@ -54,4 +54,3 @@ def build(type_: Any, config: Any, imports: ImportList | None = None, source: st
         raise
     except Exception as error:
         raise RecipeError(one_line(error), source) from error
-

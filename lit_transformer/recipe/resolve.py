@@ -138,9 +138,7 @@ class Resolver:
     def _dict(self, node: Mapping, option: Any, key: str, mark: Mark) -> Any:
         args = get_args(unwrapped(option))
         item = args[1] if len(args) == 2 else Any
-        return {
-            name: self.value(value, item, _join(key, name), node.marks[name]) for name, value in node.items.items()
-        }
+        return {name: self.value(value, item, _join(key, name), node.marks[name]) for name, value in node.items.items()}
 
     def _anything(self, node: Node, key: str, mark: Mark) -> Any:
         """Plain data for a slot without a type: never a class."""
@@ -197,9 +195,7 @@ class Resolver:
                     return cls, skip
         return None
 
-    def _class(
-        self, node: Node, slots: list[tuple[type, int]], key: str, mark: Mark, default: Any
-    ) -> Any:
+    def _class(self, node: Node, slots: list[tuple[type, int]], key: str, mark: Mark, default: Any) -> Any:
         bases = [base for base, _ in slots]
         rest = Mapping(mark)
         name: Node | None = node
@@ -271,9 +267,7 @@ class Resolver:
         self.errors.append(mark.error(message, one_line(key, 200)))
         return NOTHING
 
-    def _unknown(
-        self, name: str, params: dict[str, Parameter], key: str, mark: Mark, hints: dict[str, str]
-    ) -> None:
+    def _unknown(self, name: str, params: dict[str, Parameter], key: str, mark: Mark, hints: dict[str, str]) -> None:
         if name in hints:
             self._fault(mark, f"unknown key; {hints[name]}", key)
             return
@@ -406,5 +400,3 @@ def _short(node: Node) -> str:
 
 def _source(name: str) -> str:
     return {"max_steps": "trainer.max_steps", "vocabulary": "the data"}.get(name, "elsewhere")
-
-

@@ -72,7 +72,7 @@ class Task(LightningModule):
 
     @property
     def lr(self) -> float | None:
-        """The peak learning rate; Lightning's ``LearningRateFinder`` reads and sets it. Groups keep their proportions."""
+        """The peak learning rate, which Lightning's ``LearningRateFinder`` sets; groups keep their proportions."""
         return None if self._rate is None else float(self._rate.base_lrs[0])
 
     @lr.setter
@@ -125,7 +125,8 @@ class Task(LightningModule):
         gradient is the one of the single mean, however the window is cut.
         """
         ranks = self.trainer.distributed_sampler_kwargs or {}  # those that see different data, not those of a shard
-        return total / window_tokens * (self.trainer.accumulate_grad_batches * ranks.get("num_replicas", 1))
+        parts: int = self.trainer.accumulate_grad_batches * ranks.get("num_replicas", 1)
+        return total / window_tokens * parts
 
     def log_due(self) -> bool:
         """Whether the optimizer step under way is one that is logged."""

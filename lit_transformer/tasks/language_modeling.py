@@ -94,11 +94,10 @@ class LanguageModeling(Task):
 
     def _report(self, name: str, split: str) -> None:
         loss = float(self.evaluated.compute())
-        tokens = float(self.evaluated.weight)
         self.evaluated.reset()
         values = {f"{name}/loss": loss, f"{name}/perplexity": math.exp(min(loss, 700.0))}
         statistics = getattr(getattr(self.trainer, "datamodule", None), "statistics", None)
-        if statistics is not None and tokens:
+        if statistics is not None and math.isfinite(loss):
             bytes_per_token = statistics(split).bytes / statistics(split).targets
             values[f"{name}/bits_per_byte"] = loss / math.log(2) / bytes_per_token
         self.log_dict(values, rank_zero_only=False, sync_dist=False)

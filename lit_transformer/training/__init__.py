@@ -1,0 +1,1 @@
+"""How a network is trained: optimizers, schedules, run state, checkpoints, what watches a run."""

@@ -132,12 +132,12 @@ def _aliases(module: LightningModule) -> dict[str, list[str]]:
 
 def _full(tensor: Tensor) -> Tensor:
     """The whole tensor, gathered where it is sharded."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # type: ignore[no-any-return]
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def _copy_full(target: Tensor, source: Tensor) -> None:
     """Copies a whole tensor into a tensor that may be sharded."""
-    if hasattr(target, "device_mesh"):
+    if hasattr(target, "device_mesh") and hasattr(target, "placements"):
         from torch.distributed.tensor import distribute_tensor
 
         source = distribute_tensor(source.to(target.device), target.device_mesh, target.placements)

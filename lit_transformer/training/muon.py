@@ -38,7 +38,9 @@ class Muon(Optimizer):
         embedding_lr: float = 1.0,
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        groups = [dict(group) if isinstance(group, dict) else {"params": [group]} for group in params]
+        groups: list[dict[str, Any]] = [
+            dict(group) if isinstance(group, dict) else {"params": [group]} for group in params
+        ]
         for group in groups:
             if group.get("name") != "matrices":
                 group.setdefault("lr", lr * embedding_lr)
@@ -111,4 +113,5 @@ def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if tall else x).to(matrix.dtype)
+    result: Tensor = (x.mT if tall else x).to(matrix.dtype)
+    return result

@@ -27,7 +27,7 @@ def find_callback(trainer: Trainer, kind: type[C]) -> C | None:
 
 def local(tensor: Tensor) -> Tensor:
     """This process's part of a tensor that may be sharded; writing to it writes to the tensor."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # type: ignore[no-any-return]
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def at_step_boundary(trainer: Trainer) -> bool:

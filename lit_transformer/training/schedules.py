@@ -114,7 +114,7 @@ class ScheduledRate(LRScheduler):
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
         """Rates for the coming update."""
-        return [base * self.schedule(self.last_epoch) for base in self.base_lrs]
+        return [float(base) * self.schedule(self.last_epoch) for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
         """The step."""

@@ -175,7 +175,9 @@ def test_gated_attention_is_the_formula():
 @pytest.mark.parametrize("position", [RoPE, NoPosition])
 @pytest.mark.parametrize("chunk", [1, 3, 5, 64])
 @pytest.mark.parametrize("kv_heads", [4, 1])
-@pytest.mark.parametrize("documents", [None, [[0] * 10, [0, 0, 0, 1, 1, 1, 1, 2, -1, -1]], [[-1, 0, 0, 0, -1, -1, 0, 1, 1, 1]] * 2])
+@pytest.mark.parametrize(
+    "documents", [None, [[0] * 10, [0, 0, 0, 1, 1, 1, 1, 2, -1, -1]], [[-1, 0, 0, 0, -1, -1, 0, 1, 1, 1]] * 2]
+)
 def test_linear_attention_is_its_quadratic_form(position, chunk, kv_heads, documents):
     dims = replace(DIMS, n_kv_heads=kv_heads)
     built = randomised(Stack(dims, partial(Layer, attention=partial(LinearAttention, chunk=chunk)), position).double())

@@ -220,7 +220,9 @@ def test_router_is_in_float32_under_autocast():
 
 
 class TestBiasBalancing:
-    layer = partial(Layer, feed_forward=partial(MixtureOfExperts, n_experts=4, balance=[partial(BiasBalancing, rate=0.1)]))
+    layer = partial(
+        Layer, feed_forward=partial(MixtureOfExperts, n_experts=4, balance=[partial(BiasBalancing, rate=0.1)])
+    )
 
     def network(self):
         network = DecoderOnly(Vocabulary(11), Dims(16, 2, 2), self.layer).train()
@@ -320,5 +322,7 @@ def test_losses_of_layers_are_added_and_reach_the_router():
 def test_flops_count_the_experts_that_a_token_meets():
     dims = Dims(16, 2, 2, d_ff=24)
     dense = DecoderOnly(Vocabulary(7), dims).flops_per_token(8)
-    mixture = DecoderOnly(Vocabulary(7), dims, partial(Layer, feed_forward=partial(MixtureOfExperts, n_experts=8, top_k=2)))
+    mixture = DecoderOnly(
+        Vocabulary(7), dims, partial(Layer, feed_forward=partial(MixtureOfExperts, n_experts=8, top_k=2))
+    )
     assert mixture.flops_per_token(8) - dense == 6 * 2 * (3 * 16 * 24)

@@ -12,7 +12,15 @@ from lit_transformer.errors import UserError
 from lit_transformer.recipe import build
 from tests.cli.conftest import RECIPE
 
-RUNS_CODE = {"os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "os.fork", "socket.connect", "urllib.Request"}
+RUNS_CODE = {
+    "os.system",
+    "subprocess.Popen",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "socket.connect",
+    "urllib.Request",
+}
 
 
 class Watch:

@@ -95,7 +95,9 @@ def test_every_shipped_recipe_has_a_description_and_is_well_formed(name):
 
 
 def test_a_list_of_layers_is_resolved_to_data(command, folder):
-    (folder / "pattern.yaml").write_text("model.network.layer: [Layer, {class_path: Layer, dropout: 0.1, mask: Causal}]")
+    (folder / "pattern.yaml").write_text(
+        "model.network.layer: [Layer, {class_path: Layer, dropout: 0.1, mask: Causal}]"
+    )
     code, out, err = command("recipes", "show", "--resolved", "tiny.yaml", "pattern.yaml")
     layers = yaml.safe_load(out)["model"]["init_args"]["network"]["init_args"]["layer"]
     assert [layer["class_path"].rpartition(".")[2] for layer in layers] == ["Layer", "Layer"], err

@@ -29,7 +29,8 @@ def test_recipes_and_fit_from_an_installed_wheel(tmp_path, text_files):
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     run = dict(capture_output=True, text=True)
     built = subprocess.run(
-        [*pip, "wheel", "--no-index", "--no-build-isolation", "--no-deps", "-w", str(tmp_path / "wheel"), str(source)], **run
+        [*pip, "wheel", "--no-index", "--no-build-isolation", "--no-deps", "-w", str(tmp_path / "wheel"), str(source)],
+        **run,
     )
     assert built.returncode == 0, built.stderr[-3000:]
     (wheel,) = (tmp_path / "wheel").glob("*.whl")

@@ -21,7 +21,9 @@ def network(**arguments):
 
 
 def test_build_makes_a_factory():
-    built = network(position="ALiBi", layer=[{"class_path": "Layer", "init_args": {"attention": {"qk_norm": "RMSNorm"}}}])
+    built = network(
+        position="ALiBi", layer=[{"class_path": "Layer", "init_args": {"attention": {"qk_norm": "RMSNorm"}}}]
+    )
     assert isinstance(built, DecoderOnly)
     assert type(built.stack.position).__name__ == "ALiBi"
 
@@ -66,7 +68,9 @@ def test_mistakes_are_named(arguments, message):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("config", ["DecoderOnl", "os.system", "subprocess.Popen", 3, [], None, {}, {"class_path": None}])
+@pytest.mark.parametrize(
+    "config", ["DecoderOnl", "os.system", "subprocess.Popen", 3, [], None, {}, {"class_path": None}]
+)
 def test_what_is_no_network(config):
     with pytest.raises(RecipeError):
         build(Factory, config)
@@ -112,7 +116,9 @@ def test_nothing_near_suggests_nothing():
     assert nearest("zzz", ["n_heads", "d_model"]) == []
 
 
-@pytest.mark.parametrize("package", ["os", "subprocess", "torch", "lightning", "jsonargparse", "a b", "../x", "", "builtins.x"])
+@pytest.mark.parametrize(
+    "package", ["os", "subprocess", "torch", "lightning", "jsonargparse", "a b", "../x", "", "builtins.x"]
+)
 def test_allow_takes_packages_of_your_own(package):
     with pytest.raises(UserError, match="--allow"):
         ImportList([package])

@@ -39,7 +39,7 @@ class Histograms(Callback):
         if step % self.every_n_steps or not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
-            add = getattr(logger.experiment, "add_histogram", None)
+            add = getattr(getattr(logger, "experiment", None), "add_histogram", None)
             if add is None:
                 continue
             for name, parameter in pl_module.named_parameters():

@@ -1,11 +1,13 @@
 """What the model writes, at every validation."""
 
 import html
+from typing import cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_transformer.generation import sample_text
+from lit_transformer.networks.base import Network
 
 
 class Samples(Callback):
@@ -44,16 +46,14 @@ class Samples(Callback):
             or trainer.state.fn != TrainerFn.FITTING
         ):
             return
+        network = cast(Network, pl_module.network)
         self.latest = [
-            prompt
-            + sample_text(
-                pl_module.network, tokenizer, prompt, self.max_new_tokens, self.temperature, self.top_k, self.seed
-            )
+            sample_text(network, tokenizer, prompt, self.max_new_tokens, self.temperature, self.top_k, self.seed)
             for prompt in self.prompts
         ]
         # Escaped and as a code block: TensorBoard renders Markdown, and would fetch an image that a sample names.
         text = "\n\n".join("\n".join("    " + html.escape(line) for line in each.split("\n")) for each in self.latest)
         for logger in trainer.loggers:
-            add = getattr(logger.experiment, "add_text", None)
+            add = getattr(getattr(logger, "experiment", None), "add_text", None)
             if add is not None:
                 add("samples", text, trainer.global_step)
