@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import LearningRateFinder
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -198,3 +199,17 @@ def test_the_learning_rate_finder_sets_the_peak(corpus: FilesCorpus, tmp_path: P
     assert task.lr is not None
     assert 1e-5 < task.lr < 1.0
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(task.lr * Cosine(3, 2)(3))
+
+
+def test_a_fused_optimizer_can_be_clipped_under_float16(corpus: FilesCorpus, tmp_path: Path) -> None:
+    """Lightning refuses to clip where the optimizer itself undoes the loss scaling; float16 itself needs a GPU."""
+    data = LanguageModelingData(corpus, Character(special_tokens=[]), 16, 4, cache_dir=str(tmp_path / "cache"))
+    task = LanguageModeling(
+        partial(DecoderOnly, dims=Dims(16, 2, 2)),
+        data.vocabulary,
+        max_steps=1,
+        optimizer=partial(torch.optim.AdamW, fused=True),
+    )
+    trainer = Trainer(max_steps=1, gradient_clip_val=1.0, logger=False, enable_progress_bar=False, accelerator="cpu")
+    trainer.fit(task, datamodule=data)
+    MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu")).clip_gradients(trainer.optimizers[0], 1.0)
