@@ -42,6 +42,7 @@ def quickstart() -> int:
         f"validation loss {metrics['val/loss']:.3f} nats per token, perplexity {metrics['val/perplexity']:.1f}, "
         f"{metrics['val/bits_per_byte']:.3f} bits per byte\n",
         markup=False,
+        soft_wrap=True,
     )
     table = Table("on the validation files", "bits per byte", title_justify="left")
     rows = {**baselines(StdlibCorpus()), "this model": metrics["val/bits_per_byte"]}
@@ -51,12 +52,13 @@ def quickstart() -> int:
     prompt = "class "
     sample = load(found.path).generate(prompt, max_new_tokens=120, temperature=0.8, top_k=40, seed=1)
     console.print("\na sample:\n", markup=False)
-    console.print(prompt + sample, markup=False)
+    console.print(prompt + sample, markup=False, soft_wrap=True)
     console.print(
         f"\nthe run:   {run}\n"
         "its log:   .venv/bin/tensorboard --logdir runs      then open http://localhost:6006\n"
         f"go on:     .venv/bin/lit-transformer generate --checkpoint {run} --prompt 'def main('",
         markup=False,
+        soft_wrap=True,
     )
     return 0
 
