@@ -19,6 +19,7 @@ class BlockedAttention(torch.autograd.Function):
     """
 
     @staticmethod
+    @torch.autocast("cpu", enabled=False)  # it would round the operands that float32 is chosen for
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, schedule: Schedule, dropout: float, keep: bool) -> Tensor:
         """(B, H, T, K) queries over (B, G, S, K) keys and values; ``keep`` says whether backward finds the weights."""
         seed = int(torch.randint(2**62, ())) if dropout else 0

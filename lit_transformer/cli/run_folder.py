@@ -185,16 +185,13 @@ class RunRecord(Callback):
             events.add_text("recipe", text, trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the hyperparameters with the final metrics."""
+        """Writes the hyperparameters; their metrics are the last values of the curves, under the curves' own names."""
         if not trainer.is_global_zero:
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        final = {f"final/{name}": value for name, value in metrics.items()}
         for events in event_writers(trainer):
-            for event in hparams(self.hyperparameters, final) if final else ():
+            for event in hparams(self.hyperparameters, metrics) if metrics else ():
                 events.file_writer.add_summary(event)
-            for name, value in final.items():
-                events.add_scalar(name, value, trainer.global_step)
 
 
 def event_writers(trainer: Trainer) -> list[Any]:

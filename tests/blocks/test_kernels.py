@@ -94,6 +94,20 @@ def test_both_kinds_of_processor(native: bool, monkeypatch: pytest.MonkeyPatch) 
         agree([each.double() for each in ours], reference, 6e-2)
 
 
+@pytest.mark.parametrize("keep_up_to", [1, 1024])
+def test_inside_an_autocast_region(keep_up_to: int) -> None:
+    """Forward runs under autocast and backward does not: both take their products in the same type."""
+    kernel, visible = BlockedKernel(block=8, keep_up_to=keep_up_to), visibility(Causal(), 20, 20)
+    q, k, v = (x.detach().to(torch.bfloat16).requires_grad_() for x in inputs(2, 4, 2, 20, 20))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = kernel(q, k, v, visible)
+    assert y.dtype == torch.bfloat16
+    y.sum().backward()
+    exact = EagerKernel()(q.detach().double(), k.detach().double(), v.detach().double(), visible)
+    torch.testing.assert_close(y.double(), exact, rtol=0, atol=3e-2)
+    assert all(x.grad is not None and x.grad.dtype == torch.bfloat16 and x.grad.isfinite().all() for x in (q, k, v))
+
+
 @pytest.mark.parametrize("kernel", [EagerKernel(), SdpaKernel(), BlockedKernel(8), BlockedKernel(8, keep_up_to=0)])
 def test_dropout_keeps_the_mean_of_values_and_gradients(kernel: Kernel) -> None:
     visible = visibility(Causal(), 12, 12)
