@@ -19,21 +19,21 @@ class BlockedAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    @torch.autocast("cpu", enabled=False)  # it would round the operands that float32 is chosen for
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, schedule: Schedule, dropout: float, keep: bool) -> Tensor:
         """(B, H, T, K) queries over (B, G, S, K) keys and values; ``keep`` says whether backward finds the weights."""
         seed = int(torch.randint(2**62, ())) if dropout else 0
         work = _Work(q, k, v, dropout, seed)
         y = q.new_zeros(q.shape[0], q.shape[2], q.shape[1], v.shape[3]).transpose(1, 2)
         kept: list[Tensor] = []
-        for number, piece in enumerate(schedule):
-            if not piece.keys:
-                continue
-            p = work.probabilities(piece)
-            if keep:
-                kept.append(p)
-            out = torch.bmm(work.dropped(p, number), work.gather(work.v, piece))
-            y[piece.batch, :, piece.queries] = work.ungroup(out, piece)
+        with torch.autocast("cpu", enabled=False):  # it would round the operands that float32 is chosen for
+            for number, piece in enumerate(schedule):
+                if not piece.keys:
+                    continue
+                p = work.probabilities(piece)
+                if keep:
+                    kept.append(p)
+                out = torch.bmm(work.dropped(p, number), work.gather(work.v, piece))
+                y[piece.batch, :, piece.queries] = work.ungroup(out, piece)
         ctx.save_for_backward(q, k, v, *kept)
         ctx.schedule, ctx.dropout, ctx.keep, ctx.seed = schedule, dropout, keep, seed
         return y

@@ -13,12 +13,13 @@ from lit_transformer.recipe.signatures import parameters
 from lit_transformer.recipe.tree import Mapping, Scalar
 from lit_transformer.training.trainer import Trainer
 
-LOGGER_FOLDER_ARGUMENTS: dict[str, dict[str, str | None]] = {
-    "TensorBoardLogger": {"save_dir": None, "name": "", "version": ""},
-    "CSVLogger": {"save_dir": None, "name": "", "version": ""},
-    "WandbLogger": {"save_dir": None},
+LOGGER_FOLDER_ARGUMENTS: dict[str, dict[str, str]] = {
+    "TensorBoardLogger": {"save_dir": "{folder}", "name": "", "version": ""},
+    "CSVLogger": {"save_dir": "{folder}", "name": "", "version": ""},
+    "WandbLogger": {"save_dir": "{folder}"},
+    "MLFlowLogger": {"tracking_uri": "sqlite:///{folder}/mlflow.db"},  # MLflow refuses new runs in plain folders
 }
-"""Arguments of loggers that are filled in where a recipe leaves them out; None stands for the run folder."""
+"""Arguments of loggers that are filled in where a recipe leaves them out; ``{folder}`` stands for the run folder."""
 
 FILLED_IN = ("vocabulary", "max_steps")
 """Arguments of a task that the command line fills in: from the data, and from the trainer."""

@@ -358,5 +358,5 @@ def _with_logger_folders(config: dict[str, Any], folder: str) -> dict[str, Any]:
     config = copy.deepcopy(config)
     for spec in _specs(config.get("trainer", {}).get("logger")):
         for name, value in LOGGER_FOLDER_ARGUMENTS.get(spec["class_path"].rpartition(".")[2], {}).items():
-            spec.setdefault("init_args", {}).setdefault(name, folder if value is None else value)
+            spec.setdefault("init_args", {}).setdefault(name, value.replace("{folder}", folder))
     return config
