@@ -24,7 +24,7 @@ def quickstart() -> int:
     code = main(["fit", "--config", "quickstart", "--resume"])
     if code:
         return code
-    console.print(f"\ntraining took {time.perf_counter() - begun:.0f} s", markup=False)
+    console.print(f"\nfit took {time.perf_counter() - begun:.0f} s", markup=False)
     found = find_newest(RUNS)
     assert found is not None, "a finished fit leaves a checkpoint"
     run = found.path.parent.parent

@@ -63,7 +63,7 @@ class Task(LightningModule):
     def configure_optimizers(self) -> Any:
         """The recipe's optimizer over grouped parameters, its rate set before every optimizer step."""
         optimizer = self._optimizer_factory(parameter_groups(self.network))
-        if self.trainer.gradient_clip_val:
+        if self._trainer is not None and self.trainer.gradient_clip_val:
             # A fused optimizer offers to undo float16's loss scaling inside its step: too late for clipping.
             setattr(optimizer, "_step_supports_amp_scaling", False)  # noqa: B010 not an attribute of all optimizers
         self._hyperparameters = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]

@@ -213,3 +213,11 @@ def test_a_fused_optimizer_can_be_clipped_under_float16(corpus: FilesCorpus, tmp
     trainer = Trainer(max_steps=1, gradient_clip_val=1.0, logger=False, enable_progress_bar=False, accelerator="cpu")
     trainer.fit(task, datamodule=data)
     MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu")).clip_gradients(trainer.optimizers[0], 1.0)
+
+
+def test_the_optimizer_is_there_without_a_trainer(corpus: FilesCorpus, tmp_path: Path) -> None:
+    """A loop of one's own takes network, loss and optimizer from the task."""
+    data = LanguageModelingData(corpus, Character(special_tokens=[]), 16, 4, cache_dir=str(tmp_path / "cache"))
+    task = LanguageModeling(partial(DecoderOnly, dims=Dims(16, 2, 2)), data.vocabulary, max_steps=1)
+    task.configure_model()
+    assert isinstance(task.configure_optimizers()["optimizer"], torch.optim.AdamW)
