@@ -16,7 +16,7 @@ from bench.harness import ALLOCATOR, Case, Options, Prepare, add_common, progres
 SIZES = {
     "small": {"d_model": 384, "layers": 6, "heads": 6, "context": 256, "vocab": 65, "batch": 4},
     "large": {"d_model": 768, "layers": 4, "heads": 12, "context": 512, "vocab": 50257, "batch": 1},
-    "tiny": {"d_model": 64, "layers": 2, "heads": 2, "context": 32, "vocab": 65, "batch": 2},
+    "tiny": {"d_model": 64, "layers": 1, "heads": 2, "context": 32, "vocab": 65, "batch": 4},
 }
 
 
