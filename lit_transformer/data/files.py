@@ -19,7 +19,60 @@ from lit_transformer.data.readers import (
 from lit_transformer.errors import UserError
 
 SampleBy = Literal["document", "line", "paragraph", "split"]
+DataFiles = dict[str, str | list[str]] | list[str] | str
 SPLITS = ("train", "validation", "test")
+
+
+def files_by_split(data_files: DataFiles | None, data_dir: Path) -> dict[str, list[Path]]:
+    """The files of each split.
+
+    Args:
+        data_files: Files or patterns by split; a list or a single name is train. None: those named after the splits.
+        data_dir: Folder that relative names start from.
+
+    Raises:
+        UserError: A file that is not there or empty, a split with another name, a folder without ``train.*``.
+    """
+    if data_files is None:
+        if not data_dir.is_dir():
+            raise UserError(f"data.corpus.data_dir: {data_dir} is not a folder")
+        found = {split: _checked(split, sorted(data_dir.glob(f"{split}.*"))) for split in SPLITS}
+        if not found["train"]:
+            raise UserError(f"data.corpus.data_dir: no file train.* in {data_dir}; name them by data_files")
+        return {split: paths for split, paths in found.items() if paths}
+    given = data_files if isinstance(data_files, dict) else {"train": data_files}
+    unknown = [split for split in given if split not in SPLITS]
+    if unknown:
+        raise UserError(f"data.corpus.data_files: unknown split {unknown[0]!r}; valid: {', '.join(SPLITS)}")
+    return {
+        split: [
+            path for name in ([names] if isinstance(names, str) else names) for path in _find(split, name, data_dir)
+        ]
+        for split, names in given.items()
+    }
+
+
+def _find(split: str, name: str, data_dir: Path) -> list[Path]:
+    return _checked(split, files_in(name, data_dir))
+
+
+def _checked(split: str, paths: list[Path]) -> list[Path]:
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path}: no such data file (data.corpus.data_files, {split})")
+        if path.is_file() and path.stat().st_size == 0:
+            raise UserError(f"{path}: empty data file (data.corpus.data_files, {split})")
+    return paths
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of the bytes of a file."""
+
+    def content() -> Iterator[str]:
+        with path.open("rb") as file:
+            yield hashlib.file_digest(file, "sha256").hexdigest()
+
+    return next(guarded(path, content()))
 
 
 class FilesCorpus(Corpus):
@@ -69,33 +122,7 @@ class FilesCorpus(Corpus):
     @cached_property
     def files(self) -> dict[str, list[Path]]:
         """The files of each split."""
-        if self.data_files is None:
-            if not self.data_dir.is_dir():
-                raise UserError(f"data.corpus.data_dir: {self.data_dir} is not a folder")
-            found = {split: self._checked(split, sorted(self.data_dir.glob(f"{split}.*"))) for split in SPLITS}
-            if not found["train"]:
-                raise UserError(f"data.corpus.data_dir: no file train.* in {self.data_dir}; name them by data_files")
-            return {split: paths for split, paths in found.items() if paths}
-        given = self.data_files if isinstance(self.data_files, dict) else {"train": self.data_files}
-        unknown = [split for split in given if split not in SPLITS]
-        if unknown:
-            raise UserError(f"data.corpus.data_files: unknown split {unknown[0]!r}; valid: {', '.join(SPLITS)}")
-        return {
-            split: [path for name in ([names] if isinstance(names, str) else names) for path in self._find(split, name)]
-            for split, names in given.items()
-        }
-
-    def _find(self, split: str, name: str) -> list[Path]:
-        return self._checked(split, files_in(name, self.data_dir))
-
-    @staticmethod
-    def _checked(split: str, paths: list[Path]) -> list[Path]:
-        for path in paths:
-            if not path.exists():
-                raise UserError(f"{path}: no such data file (data.corpus.data_files, {split})")
-            if path.is_file() and path.stat().st_size == 0:
-                raise UserError(f"{path}: empty data file (data.corpus.data_files, {split})")
-        return paths
+        return files_by_split(self.data_files, self.data_dir)
 
     def source(self, split: str) -> str:
         """The first file, and how many more."""
@@ -126,7 +153,7 @@ class FilesCorpus(Corpus):
             return read_json(path, self.field)
         if builder == "csv":
             return read_csv(path, self.field)
-        return read_with_datasets(builder, [path], self.field, self.cache_dir)
+        return read_with_datasets(builder, path, self.field, self.cache_dir)
 
     def contents(self, split: str) -> str:
         """The bytes of the files and how they are read; their names do not count."""
@@ -134,13 +161,5 @@ class FilesCorpus(Corpus):
             "files",
             self.sample_by,
             self.field,
-            *(part for path in self.files[split] for part in (self.path or format_of(path), self._file_digest(path))),
+            *(part for path in self.files[split] for part in (self.path or format_of(path), file_digest(path))),
         )
-
-    @staticmethod
-    def _file_digest(path: Path) -> str:
-        def content() -> Iterator[Document]:
-            with path.open("rb") as file:
-                yield Document("", hashlib.file_digest(file, "sha256").hexdigest())
-
-        return next(guarded(path, content())).text

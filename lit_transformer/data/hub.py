@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_transformer.data.corpora import Corpus, Document, checked_fraction, digest
-from lit_transformer.data.readers import text_field
+from lit_transformer.data.readers import Row
 from lit_transformer.errors import UserError
 
 
@@ -101,7 +101,8 @@ class HubCorpus(Corpus):
         if columns is not None and self.field not in columns:
             raise UserError(f"{self.path}: no field {self.field!r}; the fields there are: {', '.join(columns)}")
         for number, row in enumerate(self._splits[split]):
-            yield text_field(f"{self.path}, {split} row {number}", row, self.field)
+            where = f"{self.path}, {split} row {number}"
+            yield Document(where, Row(where, row).text(self.field))
 
     def contents(self, split: str) -> str:
         """The fingerprint that ``datasets`` gives; of a stream only its name and revision are known."""

@@ -7,9 +7,9 @@ import io
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple, TypeVar
 
 from lit_transformer.data.corpora import Document
 from lit_transformer.errors import EnvironmentFault, UserError
@@ -26,6 +26,52 @@ FORMATS = {
 }
 
 
+T = TypeVar("T")
+
+
+class Row(NamedTuple):
+    """One row of a data set.
+
+    Args:
+        where: What error messages call it: ``file:line``, or ``file, row 17``.
+        values: Its values by field name.
+    """
+
+    where: str
+    values: Mapping[str, Any]
+
+    def value(self, field: str) -> Any:
+        """The value of a field.
+
+        Raises:
+            UserError: There is no such field, or it is null.
+        """
+        if field not in self.values:
+            there = ", ".join(map(str, self.values)) or "none"
+            raise UserError(f"{self.where}: no field {field!r}; the fields there are: {there}")
+        value = self.values[field]
+        if value is None:
+            raise UserError(f"{self.where}: field {field!r} is empty (null), must be text")
+        return value
+
+    def text(self, field: str) -> str:
+        """The value of a field that holds text, which may be empty.
+
+        Raises:
+            UserError: There is no such field, or it holds something else.
+        """
+        text = self.value(field)
+        if not isinstance(text, str):
+            raise UserError(f"{self.where}: field {field!r} is of type {type(text).__name__}, must be text")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # JSON may escape half a surrogate pair
+            raise UserError(
+                f"{self.where}: field {field!r} holds a lone surrogate at character {error.start}"
+            ) from None
+        return text
+
+
 def format_of(path: Path) -> str:
     """The name that ``datasets`` gives to the format of a file, from its suffix; plain text where it says nothing."""
     inner = path.with_suffix("") if path.suffix in OPENERS else path
@@ -37,10 +83,10 @@ def open_binary(path: Path) -> IO[bytes]:
     return OPENERS.get(path.suffix, open)(path, "rb")  # type: ignore[no-any-return]
 
 
-def guarded(path: Path, documents: Iterator[Document]) -> Iterator[Document]:
-    """The documents of a file, with its faults (missing, not readable, broken compression) as one line."""
+def guarded(path: Path, content: Iterator[T]) -> Iterator[T]:
+    """What is read of a file, with its faults (missing, not readable, broken compression) as one line."""
     try:
-        yield from documents
+        yield from content
     except FileNotFoundError:
         raise UserError(f"{path}: no such data file") from None
     except IsADirectoryError:
@@ -93,38 +139,32 @@ def read_text(path: Path, sample_by: str) -> Iterator[Document]:
             yield Document(f"{path}:{number + 1 - len(paragraph)}", "\n".join(paragraph))
 
 
-def text_field(name: str, row: object, field: str) -> Document:
-    """The text of a row, or one line that says why there is none."""
-    if not isinstance(row, dict):
-        raise UserError(f"{name}: a row must be a JSON object with a field {field!r}, got {type(row).__name__}")
-    if field not in row:
-        raise UserError(f"{name}: no field {field!r}; the fields there are: {', '.join(map(str, row)) or 'none'}")
-    text = row[field]
-    if not isinstance(text, str):
-        kind = "empty (null)" if text is None else f"of type {type(text).__name__}"
-        raise UserError(f"{name}: field {field!r} is {kind}, must be text")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:  # JSON may escape half a surrogate pair
-        raise UserError(f"{name}: field {field!r} holds a lone surrogate at character {error.start}") from None
-    return Document(name, text)
-
-
-def read_json(path: Path, field: str) -> Iterator[Document]:
+def json_rows(path: Path) -> Iterator[Row]:
     """JSON lines, or one JSON array of objects."""
     with open_binary(path) as file:
         is_array = file.read(64).lstrip()[:1] == b"["
     if is_array:
         with open_binary(path) as file:
-            rows = parse_json(str(path), decode(path, file.read()))
-        if not isinstance(rows, list):
+            values = parse_json(str(path), decode(path, file.read()))
+        if not isinstance(values, list):
             raise UserError(f"{path}: must be JSON lines or one JSON array of objects")
-        for number, row in enumerate(rows, 1):
-            yield text_field(f"{path}, row {number}", row, field)
+        for number, value in enumerate(values, 1):
+            yield _object(f"{path}, row {number}", value)
         return
     for number, line in numbered_lines(path):
         if line.strip():
-            yield text_field(f"{path}:{number}", parse_json(f"{path}:{number}", line), field)
+            yield _object(f"{path}:{number}", parse_json(f"{path}:{number}", line))
+
+
+def _object(where: str, value: object) -> Row:
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: a row must be a JSON object with named fields, got {type(value).__name__}")
+    return Row(where, value)
+
+
+def read_json(path: Path, field: str) -> Iterator[Document]:
+    """The texts of a field of JSON rows."""
+    return (Document(row.where, row.text(field)) for row in json_rows(path))
 
 
 def parse_json(name: str, text: str) -> object:
@@ -138,8 +178,13 @@ def parse_json(name: str, text: str) -> object:
         raise UserError(f"{name}: not valid JSON: nested too deeply") from None
 
 
-def read_csv(path: Path, field: str) -> Iterator[Document]:
-    """Comma-separated (``.tsv``: tab-separated) values with a header line."""
+def csv_rows(path: Path, needed: Sequence[str] = ()) -> Iterator[Row]:
+    """Comma-separated (``.tsv``: tab-separated) values with a header line.
+
+    Args:
+        path: The file.
+        needed: Columns that must be there, even where no row asks for them.
+    """
     csv.field_size_limit(2**31 - 1)
     inner = path.with_suffix("") if path.suffix in OPENERS else path
     with open_binary(path) as file:
@@ -151,28 +196,56 @@ def read_csv(path: Path, field: str) -> Iterator[Document]:
             if row and len(row) != len(header):
                 raise UserError(f"{path}:{rows.line_num}: {len(row)} columns, the header has {len(header)}")
             if row:
-                yield text_field(f"{path}:{rows.line_num}", dict(zip(header, row, strict=True)), field)
+                yield Row(f"{path}:{rows.line_num}", dict(zip(header, row, strict=True)))
     except csv.Error as error:
         raise UserError(f"{path}:{rows.line_num}: not valid CSV: {error}") from None
-    if field not in header:
-        raise UserError(f"{path}: no field {field!r}; the fields there are: {', '.join(header) or 'none'}")
+    for field in needed:
+        if field not in header:
+            raise UserError(f"{path}: no field {field!r}; the fields there are: {', '.join(header) or 'none'}")
 
 
-def read_with_datasets(builder: str, paths: Sequence[Path], field: str, cache_dir: str | None) -> Iterator[Document]:
+def read_csv(path: Path, field: str) -> Iterator[Document]:
+    """The texts of a column."""
+    return (Document(row.where, row.text(field)) for row in csv_rows(path, [field]))
+
+
+def datasets_rows(builder: str, path: Path, cache_dir: str | None) -> Iterator[Row]:
     """Any other format that ``datasets`` has a builder for: Parquet, Arrow, ..."""
     from lit_transformer.data.hub import load
 
-    for path in paths:
-        if not path.is_file():
-            raise UserError(f"{path}: no such data file")
-        dataset = load(str(path), builder, data_files=[str(path)], split="train", streaming=True, cache_dir=cache_dir)
-        try:
-            for number, row in enumerate(dataset):
-                yield text_field(f"{path}, row {number}", row, field)
-        except UserError:
-            raise
-        except Exception as error:  # the readers of the many formats raise what they like
-            raise UserError(f"{path}: cannot be read as {builder}: {str(error).splitlines()[0]}") from None
+    if not path.is_file():
+        raise UserError(f"{path}: no such data file")
+    dataset = load(str(path), builder, data_files=[str(path)], split="train", streaming=True, cache_dir=cache_dir)
+    try:
+        for number, row in enumerate(dataset):
+            yield Row(f"{path}, row {number}", row)
+    except UserError:
+        raise
+    except Exception as error:  # the readers of the many formats raise what they like
+        raise UserError(f"{path}: cannot be read as {builder}: {str(error).splitlines()[0]}") from None
+
+
+def read_with_datasets(builder: str, path: Path, field: str, cache_dir: str | None) -> Iterator[Document]:
+    """The texts of a field of what ``datasets`` reads."""
+    return (Document(row.where, row.text(field)) for row in datasets_rows(builder, path, cache_dir))
+
+
+def rows_of(path: Path, builder: str, cache_dir: str | None = None) -> Iterator[Row]:
+    """The rows of a file, with its faults as one line; a line of plain text is a row with the field ``text``.
+
+    Args:
+        path: The file.
+        builder: Its format, as ``format_of`` tells it.
+        cache_dir: Where ``datasets`` may keep what it prepares.
+    """
+    if builder == "json":
+        return guarded(path, json_rows(path))
+    if builder == "csv":
+        return guarded(path, csv_rows(path))
+    if builder == "text":
+        lines = numbered_lines(path)
+        return guarded(path, (Row(f"{path}:{number}", {"text": line}) for number, line in lines))
+    return guarded(path, datasets_rows(builder, path, cache_dir))
 
 
 def files_in(pattern: str, folder: Path) -> list[Path]:
