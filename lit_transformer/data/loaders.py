@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from lit_transformer.data.batch import PADDING, LanguageBatch
+from lit_transformer.data.batch import PADDING, Batch, LanguageBatch
 from lit_transformer.data.packing import PackedBlocks, seeded
 from lit_transformer.data.token_file import Ints
 from lit_transformer.errors import UserError
@@ -65,22 +65,23 @@ class SampleOrder:
 class _Batches:
     """A dataset whose items are whole batches, asked for by (ids, window_tokens)."""
 
-    def __init__(self, blocks: PackedBlocks) -> None:
-        self.blocks = blocks
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
 
-    def __getitem__(self, wanted: tuple[Ints, int | None]) -> LanguageBatch:
-        return self.blocks.batch(*wanted)
+    def __getitem__(self, wanted: tuple[Ints, int | None]) -> Any:
+        return self.rows.batch(*wanted)
 
 
 def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _batches(blocks: PackedBlocks, wanted: Iterator[tuple[Ints, int | None]], num_workers: int) -> Any:
+def read_ahead(rows: Any, wanted: Iterator[tuple[Ints, int | None]], num_workers: int) -> Any:
+    """``rows.batch`` of each pair of ids and window tokens, in worker processes or here."""
     # A generator of its own: a DataLoader without one draws its workers' seed from the global generator, and the run
     # would go on with other numbers after a resume.
     return DataLoader(
-        _Batches(blocks),  # type: ignore[arg-type]
+        _Batches(rows),  # type: ignore[arg-type]
         batch_size=None,
         sampler=wanted,
         collate_fn=_as_it_is,
@@ -133,14 +134,14 @@ class EndlessLoader:
         """What must be the same for the place in the order to mean the same, by the names of the recipe."""
         raise NotImplementedError
 
-    def read(self, first: int, end: int) -> Iterator[LanguageBatch]:
+    def read(self, first: int, end: int) -> Iterator[Batch]:
         """This rank's batches of the samples from ``first`` up to ``end``; windows begin at ``_epoch_start``."""
         raise NotImplementedError
 
     def __len__(self) -> int:
         return self.epoch_windows * self.share.accumulate
 
-    def __iter__(self) -> Iterator[LanguageBatch]:
+    def __iter__(self) -> Iterator[Batch]:
         end = self._epoch_start + self.epoch_windows * self.window
         if not (self._goes_on and self.samples < end):
             # Here, not after the last yield: the Trainer does not run a loader that has a length to its end.
@@ -216,7 +217,7 @@ class TrainLoader(EndlessLoader):
 
     def read(self, first: int, end: int) -> Iterator[LanguageBatch]:
         """Reads the blocks, in worker processes or here."""
-        yield from _batches(self.blocks, self._wanted(first, end), self.num_workers)
+        yield from read_ahead(self.blocks, self._wanted(first, end), self.num_workers)
 
     def _wanted(self, first: int, end: int) -> Iterator[tuple[Ints, int | None]]:
         start = self._epoch_start + (first - self._epoch_start) // self.window * self.window
@@ -255,4 +256,4 @@ class EvaluationLoader:
     def __iter__(self) -> Iterator[LanguageBatch]:
         starts = range(0, len(self.ids), self.batch_size)
         wanted = ((self.ids[start : start + self.batch_size], None) for start in starts)
-        yield from _batches(self.blocks, wanted, self.num_workers)
+        yield from read_ahead(self.blocks, wanted, self.num_workers)

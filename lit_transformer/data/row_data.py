@@ -1,0 +1,79 @@
+"""What the DataModules whose samples are rows of unlike length have in common."""
+
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+
+from lit_transformer.data.bucketing import BucketedLoader, RowBatches, RowEvaluationLoader, TokenBudget
+from lit_transformer.data.cache import Cache
+from lit_transformer.data.loaders import Share
+from lit_transformer.errors import UserError
+
+
+class RowData(LightningDataModule):
+    """Base of the DataModules over rows; a subclass writes ``rows`` and ``has_split``.
+
+    Args:
+        batches: How rows are put together, in training and evaluation.
+        seed: Decides the order of the samples, and what is drawn for them.
+        num_workers: Number of worker processes; 0 reads in the training process.
+        cache_dir: Folder for what is prepared. Left out: ``$LIT_TRANSFORMER_CACHE`` or ``~/.cache/lit_transformer``.
+    """
+
+    def __init__(
+        self, batches: TokenBudget | None = None, seed: int = 0, num_workers: int = 0, cache_dir: str | None = None
+    ) -> None:
+        super().__init__()
+        for name, value in (("seed", seed), ("num_workers", num_workers)):
+            if value < 0:
+                raise UserError(f"data.{name}: is {value}, must be at least 0")
+        self.batches = batches or TokenBudget()
+        self.seed = seed
+        self.num_workers = num_workers
+        self.cache = Cache(cache_dir)
+
+    def rows(self, split: str, training: bool) -> RowBatches:
+        """The rows of a split: as they are trained on (noise, random sub-words), or as they are evaluated."""
+        raise NotImplementedError
+
+    def has_split(self, split: str) -> bool:
+        """Whether there is such a split."""
+        raise NotImplementedError
+
+    def train_dataloader(self) -> Any:
+        """Batches in a random order without end."""
+        share = self._share()
+        loader = BucketedLoader(self.rows("train", True), self.batches, self.seed, share, self.num_workers)
+        loader.on_new_epoch = self._restart_epoch
+        if share.rank == 0 and self.trainer is not None:
+            loader.describe()
+        return loader
+
+    def val_dataloader(self) -> Any:
+        """Each row of the validation split once."""
+        return self._evaluation("validation")
+
+    def test_dataloader(self) -> Any:
+        """Each row of the test split once."""
+        return self._evaluation("test")
+
+    def predict_dataloader(self) -> Any:
+        """The test split where there is one, else the validation split."""
+        return self._evaluation("test" if self.has_split("test") else "validation")
+
+    def _evaluation(self, split: str) -> RowEvaluationLoader:
+        return RowEvaluationLoader(self.rows(split, False), self.batches, self._share(), self.num_workers)
+
+    def _restart_epoch(self) -> None:
+        """The Trainer begins an epoch too; it would count on from the batches of the old one and step amid a window."""
+        if self.trainer is not None:
+            progress = self.trainer.fit_loop.epoch_loop.batch_progress
+            progress.current.reset()
+            if progress.total.completed < progress.total.ready:
+                progress.current.completed = -1  # the Trainer still counts the batch that the checkpoint was written at
+
+    def _share(self) -> Share:
+        if self.trainer is None:
+            return Share()
+        ranks = self.trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
+        return Share(ranks["rank"], ranks["num_replicas"], self.trainer.accumulate_grad_batches)
