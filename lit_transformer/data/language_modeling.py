@@ -6,8 +6,8 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
-# The corpora that are not named here are imported so that a recipe can name them by their short names.
-from lit_transformer.data import files, hub  # noqa: F401
+# The parts that are not named here are imported so that a recipe can name them by their short names.
+from lit_transformer.data import files, hub, subwords  # noqa: F401
 from lit_transformer.data.cache import Cache
 from lit_transformer.data.corpora import Corpus
 from lit_transformer.data.loaders import EndlessLoader, EvaluationLoader, Share, TrainLoader

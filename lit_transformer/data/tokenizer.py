@@ -26,8 +26,14 @@ ROLES: dict[str, tuple[str, ...]] = {
     "eos": ("<eos>", "</s>", "[SEP]", "<|endoftext|>", "<|end_of_text|>"),
     "unk": ("<unk>", "[UNK]"),
     "mask": ("<mask>", "[MASK]"),
+    "cls": ("<cls>", "[CLS]"),
+    "sep": ("<sep>", "[SEP]"),
 }
 """The names that special tokens go by; the first one is ours."""
+
+LATER_ROLES = ("cls", "sep")
+"""Not in a fingerprint where there are none: those of tokenizers that know nothing of these roles stay what they were.
+"""
 
 PIECE = 1 << 20
 """Longer texts are tokenised in pieces of about this many characters, where a piece cannot change the result."""
@@ -61,8 +67,8 @@ class Tokenizer:
 
     Args:
         backend: The tokenizer of the library.
-        special_tokens: Name of the token for each role (``pad``, ``bos``, ``eos``, ``unk``, ``mask``). Left out: told
-            by the usual names.
+        special_tokens: Name of the token for each role (``pad``, ``bos``, ``eos``, ``unk``, ``mask``, ``cls``,
+            ``sep``). Left out: told by the usual names.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, special_tokens: Mapping[str, str] | None = None) -> None:
@@ -80,7 +86,7 @@ class Tokenizer:
                 raise UserError(f"data.tokenizer: the {role} token {name!r} is not in the vocabulary")
 
     def special_id(self, role: str) -> int | None:
-        """The id of the token for ``pad``, ``bos``, ``eos``, ``unk`` or ``mask``."""
+        """The id of the token for ``pad``, ``bos``, ``eos``, ``unk``, ``mask``, ``cls`` or ``sep``."""
         name = self.special_tokens.get(role)
         return None if name is None else self.backend.token_to_id(name)
 
@@ -95,6 +101,23 @@ class Tokenizer:
         bos = self.special_id("bos")
         return self.eos_id if bos is None else bos
 
+    @property
+    def cls_id(self) -> int | None:
+        """Stands before a text and for all of it: cls, or what begins a text where there is no cls."""
+        cls = self.special_id("cls")
+        return self.start_id if cls is None else cls
+
+    @property
+    def sep_id(self) -> int | None:
+        """Stands between two texts of a row: sep, or what ends a text where there is no sep."""
+        sep = self.special_id("sep")
+        return self.eos_id if sep is None else sep
+
+    @property
+    def counts_words(self) -> bool:
+        """Whether a token is a word, so that the loss per token is the loss per word."""
+        return isinstance(self.backend.model, models.WordLevel)
+
     @cached_property
     def size(self) -> int:
         """Number of tokens V: one more than the largest id."""
@@ -105,7 +128,7 @@ class Tokenizer:
 
     def vocabulary(self, max_len: int | None = None) -> Vocabulary:
         """What a network is told of this tokenizer."""
-        ids = {f"{role}_id": self.special_id(role) for role in ROLES}
+        ids = {f"{role}_id": self.special_id(role) for role in ROLES if role not in LATER_ROLES}
         return Vocabulary(size=self.size, max_len=max_len, **ids)
 
     def encode(self, text: str) -> list[int]:
@@ -202,5 +225,7 @@ class Tokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the canonical JSON and of the special ids."""
-        content = [json.loads(self.backend.to_str()), {role: self.special_id(role) for role in ROLES}]
+        ids = {role: self.special_id(role) for role in ROLES}
+        known = {role: number for role, number in ids.items() if role not in LATER_ROLES or number is not None}
+        content = [json.loads(self.backend.to_str()), known]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

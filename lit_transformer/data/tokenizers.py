@@ -20,7 +20,8 @@ class TokenizerKind:
 
     Args:
         special_tokens: Tokens that stand for no text, with the first ids: ``<eos>`` ends documents, ``<unk>`` stands
-            for what was not seen in training, ``<pad>``, ``<bos>`` and ``<mask>`` have their usual roles.
+            for what was not seen in training; ``<pad>``, ``<bos>``, ``<mask>``, ``<cls>`` and ``<sep>`` have their
+            usual roles.
     """
 
     def __init__(self, special_tokens: Sequence[str] = ("<eos>",)) -> None:
@@ -160,6 +161,9 @@ class TokenizerFile(TokenizerKind):
         bos_token: Name of the token that begins documents.
         unk_token: Name of the token for what is not known.
         pad_token: Name of the filler.
+        mask_token: Name of the token that hides another.
+        cls_token: Name of the token that stands for a whole text.
+        sep_token: Name of the token between two texts.
     """
 
     reads_corpus = False
@@ -171,10 +175,14 @@ class TokenizerFile(TokenizerKind):
         bos_token: str | None = None,
         unk_token: str | None = None,
         pad_token: str | None = None,
+        mask_token: str | None = None,
+        cls_token: str | None = None,
+        sep_token: str | None = None,
     ) -> None:
         super().__init__(())
         self.path = path
         named = {"eos": eos_token, "bos": bos_token, "unk": unk_token, "pad": pad_token}
+        named |= {"mask": mask_token, "cls": cls_token, "sep": sep_token}
         self.named = {role: name for role, name in named.items() if name is not None}
 
     def _text(self) -> str:
