@@ -1,6 +1,6 @@
 """The sizes of a Transformer, said once and handed to every part."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 from lit_transformer.errors import UserError
@@ -57,6 +57,11 @@ class Dims:
             )
 
     @property
+    def memory(self) -> int | None:
+        """Width of the states that a decoder's layers look at by cross-attention; None: there are none."""
+        return None
+
+    @property
     def kv_heads(self) -> int:
         """Number G of key/value heads."""
         return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
@@ -81,3 +86,31 @@ class Dims:
     def with_max_len(self, max_len: int | None) -> Self:
         """These sizes, with ``max_len`` filled in where it was left out."""
         return self if self.max_len is not None or max_len is None else replace(self, max_len=max_len)
+
+
+@dataclass(frozen=True)
+class DecoderDims(Dims):
+    """Sizes of a decoder that looks at an encoder's states; made by the network, not by a recipe.
+
+    Args:
+        d_model: See ``Dims``, as all but the last.
+        n_layers: See ``Dims``.
+        n_heads: See ``Dims``.
+        n_kv_heads: See ``Dims``.
+        head_dim: See ``Dims``.
+        d_ff: See ``Dims``.
+        max_len: See ``Dims``.
+        memory_dim: Width of the encoder's states. Left out: ``d_model``.
+    """
+
+    memory_dim: int | None = None
+
+    @classmethod
+    def of(cls, dims: Dims, memory_dim: int | None = None) -> Self:
+        """The decoder's sizes beside an encoder of this width."""
+        return cls(**{each.name: getattr(dims, each.name) for each in fields(Dims)}, memory_dim=memory_dim)
+
+    @property
+    def memory(self) -> int | None:
+        """Width of the states that cross-attention looks at."""
+        return self.d_model if self.memory_dim is None else self.memory_dim

@@ -28,3 +28,8 @@ class Vocabulary:
     unk_id: int | None = None
     mask_id: int | None = None
     max_len: int | None = None
+
+    @property
+    def start_id(self) -> int | None:
+        """What a decoder beside an encoder begins with: ``bos_id``, else ``eos_id``."""
+        return self.eos_id if self.bos_id is None else self.bos_id

@@ -6,10 +6,11 @@ F feed-forward width, V vocabulary, E experts.
 
 from lit_transformer.blocks.attention import Attention, BaseAttention
 from lit_transformer.blocks.auxiliary import Auxiliary
-from lit_transformer.blocks.cache import Cache, LayerCache
+from lit_transformer.blocks.cache import Cache, LayerCache, Memory
 from lit_transformer.blocks.context import Context, Visibility
+from lit_transformer.blocks.cross_attention import CrossAttention
 from lit_transformer.blocks.differential_attention import DifferentialAttention
-from lit_transformer.blocks.embedding import Embedding, Head, LinearHead, ScaledEmbedding, TiedHead
+from lit_transformer.blocks.embedding import Embedding, Head, LinearHead, MaskedHead, ScaledEmbedding, TiedHead
 from lit_transformer.blocks.experts import Experts
 from lit_transformer.blocks.feed_forward import (
     GEGLU,
@@ -101,15 +102,16 @@ from lit_transformer.blocks.stack import Stack
 
 __all__ = [
     "FIRE", "GEGLU", "GELU", "GLU", "MLP", "NTK", "ALiBi", "Activation", "And", "Attention", "Auxiliary", "Balance",
-    "BaseAttention", "BatchNorm", "BiasBalancing", "BigBird", "Bilinear", "BlockSparse", "Cache", "Capacity",
-    "Causal", "CausalRelativeBias", "CoPE", "Context", "DeepNorm", "DifferentialAttention", "Dilated", "Dispatch",
-    "Documents", "Dropless", "DynamicNTK", "DynamicTanh", "EagerKernel", "Embedding", "Experts", "FeedForward",
-    "FixedSparse", "Full", "Gated", "GatedAttention", "GlobalTokens", "Head", "Identity", "InterpolatedLearned",
-    "Kernel", "LatentAttention", "Layer", "LayerCache", "LayerNorm", "LayerScale", "Learned", "LinearAttention",
-    "LinearHead", "LinearScaling", "Llama3Scaling", "LoadBalancingLoss", "Mask", "MixtureOfExperts", "NoNorm",
-    "NoPosition", "Norm", "Or", "Parallel", "Position", "PositiveELU", "PostNorm", "PreNorm", "PrefixCausal",
-    "RMSNorm", "Randomised", "ReGLU", "ReLU", "ReZero", "RecurrentState", "RelativeBias", "Residual", "RoPE",
-    "Router", "RouterZLoss", "Routing", "Sandwich", "ScaledEmbedding", "Scaling", "SdpaKernel", "Shaw", "SiLU",
-    "Sigmoid", "SigmoidRouter", "Sinks", "Sinusoidal", "Sites", "SlidingWindow", "SoftmaxRouter", "SquaredReLU",
-    "Stack", "SwiGLU", "SwitchRouter", "Tanh", "TiedHead", "Visibility", "XPos", "YaRN", "update_balance",
+    "BaseAttention", "BatchNorm", "BiasBalancing", "BigBird", "Bilinear", "BlockSparse", "Cache", "Capacity", "Causal",
+    "CausalRelativeBias", "CoPE", "Context", "CrossAttention", "DeepNorm", "DifferentialAttention", "Dilated",
+    "Dispatch", "Documents", "Dropless", "DynamicNTK", "DynamicTanh", "EagerKernel", "Embedding", "Experts",
+    "FeedForward", "FixedSparse", "Full", "Gated", "GatedAttention", "GlobalTokens", "Head", "Identity",
+    "InterpolatedLearned", "Kernel", "LatentAttention", "Layer", "LayerCache", "LayerNorm", "LayerScale", "Learned",
+    "LinearAttention", "LinearHead", "LinearScaling", "Llama3Scaling", "LoadBalancingLoss", "Mask", "MaskedHead",
+    "Memory", "MixtureOfExperts", "NoNorm", "NoPosition", "Norm", "Or", "Parallel", "Position", "PositiveELU",
+    "PostNorm", "PreNorm", "PrefixCausal", "RMSNorm", "Randomised", "ReGLU", "ReLU", "ReZero", "RecurrentState",
+    "RelativeBias", "Residual", "RoPE", "Router", "RouterZLoss", "Routing", "Sandwich", "ScaledEmbedding", "Scaling",
+    "SdpaKernel", "Shaw", "SiLU", "Sigmoid", "SigmoidRouter", "Sinks", "Sinusoidal", "Sites", "SlidingWindow",
+    "SoftmaxRouter", "SquaredReLU", "Stack", "SwiGLU", "SwitchRouter", "Tanh", "TiedHead", "Visibility", "XPos", "YaRN",
+    "update_balance",
 ]  # fmt: skip

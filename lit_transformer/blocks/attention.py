@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -31,8 +32,8 @@ class BaseAttention(nn.Module):
         self.dims = dims
 
     def forward(
-        self, x: Float[Tensor, "B T D"], context: Context, cache: LayerCache | None = None
-    ) -> tuple[Float[Tensor, "B T D"], LayerCache | None]:
+        self, x: Float[Tensor, "B T D"], context: Context, cache: Any = None
+    ) -> tuple[Float[Tensor, "B T D"], Any]:
         """Every token gathers from the tokens it may see; returns the cache with the new tokens in it."""
         raise NotImplementedError
 
@@ -85,15 +86,13 @@ class Attention(BaseAttention):
         self.key_norm = qk_norm(head) if qk_norm else None
 
     def forward(
-        self, x: Float[Tensor, "B T D"], context: Context, cache: LayerCache | None = None
-    ) -> tuple[Float[Tensor, "B T D"], LayerCache | None]:
+        self, x: Float[Tensor, "B T D"], context: Context, cache: Any = None
+    ) -> tuple[Float[Tensor, "B T D"], Any]:
         """Every token gathers from the tokens it may see; returns the cache with the new keys and values in it."""
         y, cache = self.gather(x, context, cache)
         return self.output(y), cache
 
-    def gather(
-        self, x: Float[Tensor, "B T D"], context: Context, cache: LayerCache | None
-    ) -> tuple[Float[Tensor, "B T HK"], LayerCache | None]:
+    def gather(self, x: Float[Tensor, "B T D"], context: Context, cache: Any) -> tuple[Float[Tensor, "B T HK"], Any]:
         """What the heads found, side by side."""
         q, k, v = map(self._heads, project(x, self.query, self.key, self.value))
         if self.query_norm is not None and self.key_norm is not None:

@@ -1,9 +1,12 @@
 """What decoding remembers: an argument of ``forward`` and part of its result; the modules stay stateless."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from lit_transformer.blocks.masks import Sites
 
 
 @dataclass
@@ -36,6 +39,63 @@ class LayerCache:
 
 
 @dataclass
+class MemoryCache:
+    """Keys and values (B, G, S, K) of the states that one cross-attention looks at: made once, then read at each step.
+
+    None until the first call on the cache.
+    """
+
+    keys: Tensor | None = None
+    values: Tensor | None = None
+
+    def reorder(self, index: Tensor) -> "MemoryCache":
+        """The rows of a new batch taken from this one's (beam search)."""
+        if self.keys is None or self.values is None:
+            return self
+        return MemoryCache(self.keys[index], self.values[index])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return 0 if self.keys is None or self.values is None else self.keys.nbytes + self.values.nbytes
+
+
+@dataclass
+class CrossLayerCache:
+    """What a layer with cross-attention remembers.
+
+    Args:
+        own: What its self-attention made.
+        memory: What its cross-attention made.
+    """
+
+    own: Any
+    memory: MemoryCache
+
+    def reorder(self, index: Tensor) -> "CrossLayerCache":
+        """The rows of a new batch taken from this one's (beam search)."""
+        return CrossLayerCache(self.own.reorder(index), self.memory.reorder(index))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return int(self.own.nbytes) + self.memory.nbytes
+
+
+@dataclass
+class Memory:
+    """An encoder's result, as a decoder's layers look at it.
+
+    Args:
+        states: (B, S, D); None once every layer holds its keys and values of them.
+        sites: (B or 1, S) where they stand; the document is -1 for padding.
+    """
+
+    states: Tensor | None
+    sites: Sites
+
+
+@dataclass
 class Cache:
     """The decoding state of a network.
 
@@ -45,13 +105,15 @@ class Cache:
         positions: (B, S) positions of the tokens seen.
         documents: (B, S), -1 for padding; None as long as no call named documents.
         prefix: (B, S), True where everybody sees the token; None as long as no call named a prefix.
+        memory: Where the encoder's states stand that the layers hold keys of; None where there is no encoder.
     """
 
-    layers: list[LayerCache]
+    layers: list[Any]
     positions: Tensor
     length: int = 0
     documents: Tensor | None = None
     prefix: Tensor | None = None
+    memory: Sites | None = None
 
     def advanced(self, positions: Tensor, documents: Tensor | None, prefix: Tensor | None = None) -> "Cache":
         """This cache after T more tokens with the given (B, T) positions, documents and prefix."""
@@ -76,9 +138,12 @@ class Cache:
         documents = None if self.documents is None else self.documents[index]
         prefix = None if self.prefix is None else self.prefix[index]
         layers = [layer.reorder(index) for layer in self.layers]
-        return Cache(layers, self.positions[index], self.length, documents, prefix)
+        memory = self.memory
+        if memory is not None and memory.document is not None:
+            memory = replace(memory, document=memory.document[index])
+        return Cache(layers, self.positions[index], self.length, documents, prefix, memory)
 
     @property
     def nbytes(self) -> int:
         """Bytes of keys and values held."""
-        return sum(layer.nbytes for layer in self.layers)
+        return sum(int(layer.nbytes) for layer in self.layers)

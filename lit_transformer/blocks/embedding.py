@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lit_transformer.blocks.linear import Linear
-from lit_transformer.blocks.norms import NormFactory
+from lit_transformer.blocks.norms import LayerNorm, NormFactory
 from lit_transformer.blocks.products import product
 from lit_transformer.dims import Dims, SizeError
 from lit_transformer.errors import UserError
@@ -95,3 +95,23 @@ class LinearHead(Head):
     def __init__(self, dims: Dims, embedding: Embedding) -> None:
         super().__init__()
         self.weight = Linear(dims.d_model, embedding.weight.shape[0], bias=False).weight
+
+
+class MaskedHead(TiedHead):
+    """BERT's head of masked language modelling: a product, GELU and a norm, then the embedding's vectors and a bias.
+
+    Args:
+        dims: Sizes.
+        embedding: Whose weight it shares.
+        norm: Makes the norm.
+    """
+
+    def __init__(self, dims: Dims, embedding: Embedding, norm: NormFactory = LayerNorm) -> None:
+        super().__init__(dims, embedding)
+        self.transform = Linear(dims.d_model, dims.d_model)
+        self.norm = norm(dims)
+        self.bias = nn.Parameter(torch.empty(embedding.weight.shape[0]))
+
+    def forward(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
+        """Logits."""
+        return product(self.norm(F.gelu(self.transform(hidden))), self.weight, self.bias)

@@ -106,7 +106,7 @@ class LinearAttention(BaseAttention):
         self.value = Linear(dims.d_model, dims.kv_heads * dims.head_size, bias=bias)
         self.output = ResidualLinear(dims.n_heads * dims.head_size, dims.d_model, bias=bias)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, x: Float[Tensor, "B T D"], context: Context, cache: RecurrentState | None = None
     ) -> tuple[Float[Tensor, "B T D"], RecurrentState | None]:
         """Every token gathers from those before it in its document; returns the state after the last one."""
@@ -155,9 +155,7 @@ class LinearAttention(BaseAttention):
         memory = torch.zeros(shape, device=device, dtype=dtype)
         return RecurrentState(memory, memory[..., 0].clone(), torch.full((batch,), -1, device=device))
 
-    def new_cache(  # type: ignore[override]
-        self, batch: int, max_len: int, device: torch.device, dtype: torch.dtype
-    ) -> RecurrentState:
+    def new_cache(self, batch: int, max_len: int, device: torch.device, dtype: torch.dtype) -> RecurrentState:
         """An empty state; it is as large for one token as for any number."""
         return self._start(batch, device, torch.promote_types(dtype, torch.float32))
 

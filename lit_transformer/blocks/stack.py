@@ -1,17 +1,18 @@
 """Layers on one another, with the position, mask and kernel that they share."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from lit_transformer.blocks.auxiliary import Auxiliary
-from lit_transformer.blocks.cache import Cache
+from lit_transformer.blocks.cache import Cache, Memory
 from lit_transformer.blocks.context import Context, Visibility
 from lit_transformer.blocks.kernels import FastestKernel, Kernel
 from lit_transformer.blocks.layer import Layer
-from lit_transformer.blocks.masks import Causal, Mask, Sites, require_visible
+from lit_transformer.blocks.masks import Causal, Full, Mask, Sites, require_visible
 from lit_transformer.blocks.position import Position, RoPE
 from lit_transformer.dims import Dims, SizeError
 
@@ -78,6 +79,7 @@ class Stack(nn.Module):
         prefix: Tensor | None = None,
         cache: Cache | None = None,
         drop: Callable[[Tensor], Tensor] | None = None,
+        memory: Memory | None = None,
     ) -> tuple[Tensor, Cache | None, Auxiliary]:
         """Runs embeddings (B, T, D) through all layers.
 
@@ -88,6 +90,7 @@ class Stack(nn.Module):
             prefix: (B, T) True for tokens that everybody sees.
             cache: What earlier calls left.
             drop: Dropout of the embedded stream, applied once the position has acted on it.
+            memory: An encoder's states for the layers' cross-attention; with a cache, in the first call only.
 
         Returns:
             The stream (B, T, D) after the final norm, the advanced cache, auxiliary losses and statistics.
@@ -98,6 +101,10 @@ class Stack(nn.Module):
         positions = index if positions is None else positions
         if cache is not None:
             cache = cache.advanced(positions, documents, prefix)
+            if memory is not None:
+                cache = replace(cache, memory=memory.sites)
+            elif cache.memory is not None:
+                memory = Memory(None, cache.memory)
         k, k_positions = Sites(index, documents, prefix), positions
         if cache is not None:
             room = torch.arange(cache.positions.shape[1], device=x.device).unsqueeze(0)
@@ -105,7 +112,14 @@ class Stack(nn.Module):
             k_positions = cache.positions[:, : cache.length]
         k = k.with_start()
         q = k.map(lambda field: field[:, start:])
-        shared = self._context(self.position, self.mask, q, k, positions, k_positions, start, dtype)
+
+        def context(position: Position, mask: Mask) -> Context:
+            q_state = position.prepare(positions, dtype)
+            k_state = q_state if start == 0 else position.prepare(k_positions, dtype) if position.needs_keys else None
+            return Context(Visibility(mask, q, k), position, q_state, k_state, self.kernel, start, states, in_memory)
+
+        states, in_memory = None if memory is None else memory.states, None if memory is None else across(q, memory)
+        shared = context(self.position, self.mask)
         x = self.position.embed(x, shared.q_state)
         x = drop(x) if drop else x
         reports: list[Auxiliary] = []
@@ -114,27 +128,12 @@ class Stack(nn.Module):
             position, mask = layer.own_position or self.position, layer.own_mask or self.mask
             key = (id(position), mask)
             if key not in contexts:
-                contexts[key] = self._context(position, mask, q, k, positions, k_positions, start, dtype)
+                contexts[key] = context(position, mask)
             x, layer_cache, report = layer(x, contexts[key], cache.layers[i] if cache else None)
             if cache is not None:
                 cache.layers[i] = layer_cache
             reports.append(report)
         return self.norm(x, shared), cache, Auxiliary.of_layers(reports)
-
-    def _context(
-        self,
-        position: Position,
-        mask: Mask,
-        q: Sites,
-        k: Sites,
-        positions: Tensor,
-        k_positions: Tensor,
-        start: int,
-        dtype: torch.dtype,
-    ) -> Context:
-        q_state = position.prepare(positions, dtype)
-        k_state = q_state if start == 0 else position.prepare(k_positions, dtype) if position.needs_keys else None
-        return Context(Visibility(mask, q, k), position, q_state, k_state, self.kernel, start)
 
     def new_cache(
         self, batch: int, max_len: int, dtype: torch.dtype | None = None, device: torch.device | None = None
@@ -144,3 +143,13 @@ class Stack(nn.Module):
         device, dtype = device or weight.device, dtype or weight.dtype
         layers = [layer.new_cache(batch, max_len, device, dtype) for layer in self._layers]
         return Cache(layers, torch.zeros(batch, max_len, dtype=torch.long, device=device))
+
+
+def across(q: Sites, memory: Memory) -> Visibility:
+    """Every query sees all states of its own document."""
+    k = memory.sites
+    if k.document is None:
+        q = Sites(q.index)
+    elif q.document is None:
+        q = Sites(q.index, torch.zeros_like(q.index))
+    return Visibility(Full(), q, k)

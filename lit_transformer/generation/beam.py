@@ -112,7 +112,7 @@ def beam_search(
     """The best completions of each prompt by ``log-probability / length ** length_penalty``.
 
     Args:
-        network: A decoder-only network.
+        network: One that writes text; the prompts of an encoder-decoder are its sources.
         prompts: Token ids, of different lengths if need be.
         beams: Completions kept open at each step; 1 is greedy decoding.
         max_new_tokens: Most tokens to add.
@@ -138,7 +138,10 @@ def beam_search(
         )
     if not rows:
         return []
-    width = max(map(len, rows))
+    openings = [network.opening(row) for row in rows]
+    width = max(map(len, openings))
+    if network.reads_apart and window is not None:
+        max_new_tokens = min(max_new_tokens, window)
     if window is not None and width + max_new_tokens - 1 > window:
         raise UserError(
             f"beam search looks at the whole text: a prompt of {width} tokens leaves room for "
@@ -147,7 +150,7 @@ def beam_search(
     runner = Runner(network)
     stops = torch.tensor(sorted(stops_of(network, stop_ids)), dtype=torch.long, device=runner.device)
     with evaluating(network):
-        finished = _search(runner, rows, beams, max_new_tokens, stops, length_penalty, patience, processors)
+        finished = _search(runner, rows, openings, beams, max_new_tokens, stops, length_penalty, patience, processors)
     completions = []
     for i in range(len(rows)):
         for j in range(samples):
@@ -158,18 +161,18 @@ def beam_search(
 
 
 def _search(
-    runner: Runner, rows: list[list[int]], beams: int, steps: int, stops: Tensor, penalty: float, patience: Patience,
-    processors: Sequence[LogitsProcessor],
+    runner: Runner, rows: list[list[int]], openings: list[list[int]], beams: int, steps: int, stops: Tensor,
+    penalty: float, patience: Patience, processors: Sequence[LogitsProcessor],
 ) -> Beams:  # fmt: skip
-    count, width, device = len(rows), max(map(len, rows)), runner.device
+    count, width, device = len(rows), max(map(len, openings)), runner.device
     logits = runner.prefill(rows, width + steps - 1)
     first = torch.arange(count, device=device).repeat_interleave(beams)
     runner.reorder(first)
     logits = logits[first]
     open_, finished = Beams.none(count, beams, steps, device), Beams.none(count, beams, steps, device)
     open_.scores[:, 0] = 0.0  # all beams start alike: only one of them counts
-    prompts = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=device)[first]
-    starts = [width - len(row) for row in rows for _ in range(beams)]
+    prompts = torch.tensor([[0] * (width - len(row)) + row for row in openings], device=device)[first]
+    starts = [width - len(row) for row in openings for _ in range(beams)]
     searching = torch.ones(count, dtype=torch.bool, device=device)
     offsets = torch.arange(count, device=device).unsqueeze(1) * beams
     for step in range(steps):

@@ -59,7 +59,7 @@ def generate(
     """Completes prompts; a completion is the same whatever else is in the batch.
 
     Args:
-        network: A decoder-only network.
+        network: One that writes text; the prompts of an encoder-decoder are its sources.
         prompts: Token ids, of different lengths if need be; a tensor (B, T) where all are equally long.
         sampler: How the next token is found.
         max_new_tokens: Most tokens to add.
@@ -129,7 +129,10 @@ def decode(
     runner = Runner(network)
     draws = uniform(completions, max_new_tokens, seed, sampler, runner.device)
     copies = torch.arange(len(rows), device=runner.device).repeat_interleave(samples)
-    text = Transcript(rows, samples, max_new_tokens, runner.device)
+    openings = [network.opening(row) for row in rows]
+    if network.reads_apart and window is not None:
+        max_new_tokens = min(max_new_tokens, window)  # it cannot start anew from the end of what it wrote
+    text = Transcript(openings, samples, max_new_tokens, runner.device)
     active = list(completions)
     with evaluating(network):
         capacity = text.prompt_end + max_new_tokens - 1

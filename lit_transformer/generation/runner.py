@@ -41,7 +41,7 @@ class Runner:
     """Feeds rows of tokens to a network, with a preallocated cache, and gives the scores of what comes next.
 
     Args:
-        network: A decoder-only network.
+        network: One that writes text.
     """
 
     def __init__(self, network: Network) -> None:
@@ -56,7 +56,7 @@ class Runner:
         return 0 if self.cache is None else self.cache.length
 
     def prefill(self, rows: Sequence[Sequence[int]], capacity: int) -> Float[Tensor, "R V"]:
-        """Starts anew with these rows and room for ``capacity`` tokens; returns the scores of their next tokens."""
+        """Starts anew with these prompts and a cache of ``capacity`` places; returns the scores of what comes next."""
         # Under autocast keys come in its type, and attention wants queries and keys alike.
         kind = self.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
@@ -64,12 +64,12 @@ class Runner:
         tokens, documents, positions = left_padded(rows, self.device)
         if min(map(len, rows)) == tokens.shape[1]:
             # Without padding nothing is said about documents and positions, and kernels take their fast paths.
-            self._positions = None
-            output = self.network(tokens, cache=cache)
+            output = self.network.prefill(tokens, cache=cache)
         else:
-            self._positions = positions[:, -1:] + 1
-            output = self.network(tokens, documents=documents, positions=positions, cache=cache)
-        self.cache = output.cache
+            output = self.network.prefill(tokens, documents, positions, cache)
+        self.cache = after = output.cache
+        assert after is not None
+        self._positions = None if after.documents is None else after.positions[:, after.length - 1 : after.length] + 1
         return self._scores(output.head, output.hidden)
 
     def step(self, tokens: Int[Tensor, " R"]) -> Float[Tensor, "R V"]:
@@ -100,7 +100,7 @@ class Runner:
         """
         assert self.cache is not None
         for layer in self.cache.layers:
-            if not isinstance(layer, LayerCache):
+            if not isinstance(getattr(layer, "own", layer), LayerCache):
                 raise UserError(f"speculative decoding needs a cache that can be rewound, and {type(layer).__name__} "
                                 "cannot: decode without a draft")  # fmt: skip
         if self._positions is not None:

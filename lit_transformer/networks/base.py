@@ -1,9 +1,10 @@
 """What every architecture has in common."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lit_transformer.blocks.auxiliary import Auxiliary
@@ -11,6 +12,7 @@ from lit_transformer.blocks.cache import Cache
 from lit_transformer.blocks.embedding import Head
 from lit_transformer.blocks.linear import Linear
 from lit_transformer.dims import Dims
+from lit_transformer.errors import UserError
 from lit_transformer.vocabulary import Vocabulary
 
 
@@ -55,6 +57,9 @@ class Network(nn.Module):
         dims: Sizes of the stack.
     """
 
+    reads_apart = False
+    """Whether an encoder reads the prompt, apart from what is written."""
+
     def __init__(self, vocabulary: Vocabulary, dims: Dims) -> None:
         super().__init__()
         self.vocabulary = vocabulary
@@ -63,8 +68,34 @@ class Network(nn.Module):
     def new_cache(
         self, batch: int, max_len: int, dtype: torch.dtype | None = None, device: torch.device | None = None
     ) -> Cache:
-        """An empty decoding state for ``batch`` rows of up to ``max_len`` tokens."""
-        raise NotImplementedError(f"{type(self).__name__} does not decode")
+        """An empty decoding state for ``batch`` rows of up to ``max_len`` tokens.
+
+        Raises:
+            UserError: The network does not decode.
+        """
+        raise UserError(f"{type(self).__name__} does not write text; use a decoder, a prefix-LM or an encoder-decoder")
+
+    def prefill(
+        self,
+        tokens: Int[Tensor, "B N"],
+        documents: Int[Tensor, "B N"] | None = None,
+        positions: Int[Tensor, "B N"] | None = None,
+        cache: Cache | None = None,
+    ) -> Output:
+        """Starts decoding from prompts: the last place of the output scores the first new token.
+
+        Args:
+            tokens: Prompts; for an encoder-decoder, sources.
+            documents: 0, and -1 for padding, which stands on the left; left out: none.
+            positions: Positions in the prompts; left out: the index in the row.
+            cache: An empty one, with room for the ``opening`` of the prompt beside the new tokens.
+        """
+        output: Output = self(tokens, documents=documents, positions=positions, cache=cache)
+        return output
+
+    def opening(self, prompt: Sequence[int]) -> list[int]:
+        """The tokens in the cache after ``prefill``, which new ones follow: the prompt, unless an encoder reads it."""
+        return list(prompt)
 
     def parameter_count(self) -> int:
         """Number of parameters, shared ones once."""

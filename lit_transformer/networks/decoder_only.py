@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from lit_transformer.blocks.cache import Cache
@@ -67,6 +67,7 @@ class DecoderOnly(Network):
         documents: Int[Tensor, "B T"] | None = None,
         positions: Int[Tensor, "B T"] | None = None,
         cache: Cache | None = None,
+        prefix: Bool[Tensor, "B T"] | None = None,
     ) -> Output:
         """Hidden states (and on demand logits) of the next token at every place.
 
@@ -75,9 +76,10 @@ class DecoderOnly(Network):
             documents: Document numbers of packed rows, -1 for padding; left out: one document a row.
             positions: Positions; left out: the index in the row.
             cache: What earlier calls left; the new tokens come behind.
+            prefix: True for the part that is given; a causal mask takes no notice, ``PrefixCausal`` shows it to all.
         """
         x = self.embedding(tokens)
-        x, cache, auxiliary = self.stack(x, positions, documents, None, cache, self.embedding.drop)
+        x, cache, auxiliary = self.stack(x, positions, documents, prefix, cache, self.embedding.drop)
         return Output(x, self.head, cache, auxiliary)
 
     def new_cache(

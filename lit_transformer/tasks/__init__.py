@@ -2,5 +2,6 @@
 
 from lit_transformer.tasks.base import Task
 from lit_transformer.tasks.language_modeling import LanguageModeling
+from lit_transformer.tasks.prediction import TokenPrediction
 
-__all__ = ["LanguageModeling", "Task"]
+__all__ = ["LanguageModeling", "Task", "TokenPrediction"]

@@ -11,7 +11,7 @@ from torch.optim import AdamW
 
 from lit_transformer.blocks.loss import ChunkedCrossEntropy, TokenLoss
 from lit_transformer.checkpoints.loading import check_fit
-from lit_transformer.networks.base import Network
+from lit_transformer.networks.base import Network, Output
 from lit_transformer.training.callbacks.experts import ExpertBalance
 from lit_transformer.training.optimizers import OptimizerFactory, parameter_groups
 from lit_transformer.training.schedules import Constant, ScheduledRate, ScheduleFactory
@@ -53,6 +53,7 @@ class Task(LightningModule):
         self._optimizer_factory = optimizer
         self._schedule_factory = schedule
         self._hyperparameters: list[dict[str, Any]] = []
+        self._window_loss: Tensor | float = 0.0
         self._rate: ScheduledRate | None = None
 
     def configure_model(self) -> None:
@@ -62,7 +63,7 @@ class Task(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimizer over grouped parameters, its rate set before every optimizer step."""
-        optimizer = self._optimizer_factory(parameter_groups(self.network))
+        optimizer = self._optimizer_factory(parameter_groups(self))
         if self._trainer is not None and self.trainer.gradient_clip_val:
             # A fused optimizer offers to undo float16's loss scaling inside its step: too late for clipping.
             setattr(optimizer, "_step_supports_amp_scaling", False)  # noqa: B010 not an attribute of all optimizers
@@ -120,6 +121,56 @@ class Task(LightningModule):
             else:
                 values[f"train/{name}"] = value
         self.log_dict(values, sync_dist=True)
+
+    def micro_batch_loss(self, total: Tensor, count: Tensor, window_tokens: Tensor, output: Output) -> Tensor:
+        """What ``training_step`` returns for a sum of losses over ``count`` targets; notes it for ``train/loss``.
+
+        Args:
+            total: Sum of the losses of this micro-batch.
+            count: Its number of targets, which the network's own losses (balance of experts) are weighted by.
+            window_tokens: Number of targets in the whole accumulation window on all ranks.
+            output: What the network returned, for its own losses and statistics.
+        """
+        self.log_stats(output.stats)
+        self._window_loss = self._window_loss + total.detach() / window_tokens
+        for value in output.losses.values():
+            total = total + value * count
+        return self.share_of_window(total, window_tokens)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """The window's last micro-batch is in: log the window's mean loss."""
+        if self.log_due():
+            self.log("train/loss", self._window_loss, sync_dist=True, reduce_fx="sum")
+            self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+        self._window_loss = 0.0
+
+    def evaluate(self, batch: Any, split: str) -> None:
+        """Adds what a batch of "validation" or "test" says to the sums of its split."""
+        raise NotImplementedError
+
+    def results(self, split: str) -> dict[str, float]:
+        """What the sums over the split say, by name without the split; starts anew."""
+        raise NotImplementedError
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Adds the batch's sums."""
+        self.evaluate(batch, "validation")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Adds the batch's sums."""
+        self.evaluate(batch, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs what the sums say."""
+        self._report("val", "validation")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs what the sums say."""
+        self._report("test", "test")
+
+    def _report(self, name: str, split: str) -> None:
+        values = {f"{name}/{key}": value for key, value in self.results(split).items()}
+        self.log_dict(values, rank_zero_only=False, sync_dist=False)
 
     def share_of_window(self, total: Tensor, window_tokens: Tensor) -> Tensor:
         """This micro-batch's part of the mean over all target tokens of the accumulation window on all ranks.

@@ -45,7 +45,7 @@ class Batches:
         inputs, targets = tokens(options)
         positions = torch.arange(options["context"]).expand_as(inputs)
         ids = torch.arange(options["batch"])
-        self.batch = LanguageBatch(inputs, targets, positions, ids, torch.tensor(targets.numel()))
+        self.batch = LanguageBatch(inputs, positions, ids, torch.tensor(targets.numel()), targets=targets)
 
     def __iter__(self) -> Iterator[Any]:
         return itertools.repeat(self.batch)

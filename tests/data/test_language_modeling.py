@@ -161,7 +161,7 @@ def test_batch_moves_with_all_its_tensors(corpus: ListCorpus) -> None:
     moved = batch.to("meta")
     assert {moved.tokens.device.type, moved.documents.device.type, moved.window_tokens.device.type} == {"meta"}
     assert len(moved) == len(batch)
-    alone = LanguageBatch(batch.tokens, batch.targets, batch.positions, batch.ids, batch.window_tokens)
+    alone = LanguageBatch(batch.tokens, batch.positions, batch.ids, batch.window_tokens, targets=batch.targets)
     assert alone.to("meta").documents is None
     for tensor in (batch.tokens, batch.targets, batch.positions, batch.ids, batch.window_tokens, batch.documents):
         assert tensor.dtype == torch.int64

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from lit_transformer.dims import Dims
 from lit_transformer.errors import UserError
 from lit_transformer.generation import (
     BannedWords,
@@ -17,6 +18,8 @@ from lit_transformer.generation import (
     generate,
 )
 from lit_transformer.generation.scoring import log_probabilities
+from lit_transformer.networks import Network, Output
+from lit_transformer.vocabulary import Vocabulary
 
 from .small import POSITIONS, build
 
@@ -134,28 +137,25 @@ def test_it_is_transformers_beam_search(early_stopping, patience, penalty):
         assert each.tokens == row[:cut]
 
 
-class Borrowed(torch.nn.Module):
+class Borrowed(Network):
     """A model of transformers behind our network's interface, without a cache of its own."""
 
     def __init__(self, model, size):
-        super().__init__()
-        from lit_transformer.dims import Dims
-        from lit_transformer.vocabulary import Vocabulary
-
-        self.model, self.vocabulary, self.dims = model, Vocabulary(size), Dims(max_len=64)
+        super().__init__(Vocabulary(size), Dims(max_len=64))
+        self.model = model
 
     def new_cache(self, batch, max_len, dtype=None, device=None):
         return Tokens(torch.zeros(batch, 0, dtype=torch.long))
 
     def forward(self, tokens, documents=None, positions=None, cache=None):
-        from lit_transformer.networks import Output
-
         cache = Tokens(torch.cat((cache.tokens, tokens), 1))
         return Output(self.model(cache.tokens).logits[:, -1:], torch.nn.Identity(), cache)
 
 
 class Tokens:
     """Remembers the tokens themselves."""
+
+    documents = None
 
     def __init__(self, tokens):
         self.tokens = tokens
