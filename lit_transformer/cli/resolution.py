@@ -8,9 +8,10 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lit_transformer.recipe.allow import ImportList
 from lit_transformer.recipe.building import TRAINING_ROOMS, import_rooms
 from lit_transformer.recipe.errors import RecipeError
-from lit_transformer.recipe.resolve import NOTHING, Resolver
+from lit_transformer.recipe.resolve import Resolver
 from lit_transformer.recipe.signatures import parameters
 from lit_transformer.recipe.tree import Mapping, Scalar
+from lit_transformer.recipe.values import NOTHING
 from lit_transformer.training.trainer import Trainer
 
 LOGGER_FOLDER_ARGUMENTS: dict[str, dict[str, str]] = {
@@ -21,7 +22,7 @@ LOGGER_FOLDER_ARGUMENTS: dict[str, dict[str, str]] = {
 }
 """Arguments of loggers that are filled in where a recipe leaves them out; ``{folder}`` stands for the run folder."""
 
-FILLED_IN = ("vocabulary", "max_steps")
+FILLED_IN = ("vocabulary", "classes", "max_steps")
 """Arguments of a task that the command line fills in: from the data, and from the trainer."""
 
 

@@ -1,31 +1,8 @@
 """``lit-transformer validate``: evaluate a checkpoint on the validation split."""
 
-from lit_transformer.cli.arguments import parse_arguments
-from lit_transformer.errors import EXIT_DONE
-
-HELP = """usage: lit-transformer validate --checkpoint PATH [--config RECIPE ...] [--KEY VALUE ...] [options]
-
-Evaluate a checkpoint on the validation split and print its metrics, one a line.
-
-  --checkpoint PATH     a checkpoint file, or a run folder: its best checkpoint
-  --config RECIPE       another recipe than the run's own; further ones are overlays
-  --KEY VALUE           any key of the recipe, dotted: --data.batch_size 8
-  --allow PACKAGE       let the recipe name classes of this package of yours; may be repeated
-  --help                this text
-
-example:
-  lit-transformer validate --checkpoint runs/quickstart/20260101-120000
-"""
+from lit_transformer.cli.split_metrics import print_metrics
 
 
 def run(argv: list[str]) -> int:
     """Runs the verb."""
-    if "--help" in argv or "-h" in argv:
-        print(HELP, end="")
-        return EXIT_DONE
-    arguments = parse_arguments("validate", argv)
-    if arguments.configs:
-        arguments.recipe()  # what is wrong with the YAML is said before torch is imported
-    from lit_transformer.cli.training import run as run_training
-
-    return run_training(arguments, ["validate", *argv])
+    return print_metrics("validate", "validation", argv)

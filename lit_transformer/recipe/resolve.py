@@ -6,11 +6,10 @@ and builds. What is wrong is found here first, because here every value still kn
 
 import collections.abc
 import inspect
-from enum import Enum
-from os import PathLike
 from typing import Any, Literal, get_args, get_origin
 
 from lit_transformer.recipe.allow import ImportList, current_list
+from lit_transformer.recipe.catalog import Catalog
 from lit_transformer.recipe.errors import RecipeError, one_line, quote
 from lit_transformer.recipe.signatures import (
     EMPTY,
@@ -25,10 +24,8 @@ from lit_transformer.recipe.signatures import (
     unwrapped,
 )
 from lit_transformer.recipe.suggest import hint, nearest
-from lit_transformer.recipe.tree import COMMAND_LINE, Mapping, Mark, Node, Scalar, Sequence, plain
-
-NOTHING = object()
-"""What a faulty value resolves to; the fault is in ``Resolver.errors``."""
+from lit_transformer.recipe.tree import Mapping, Mark, Node, Scalar, Sequence, plain
+from lit_transformer.recipe.values import NOTHING, int_or_none, is_list, is_mapping, plain_value
 
 
 class Resolver:
@@ -39,7 +36,7 @@ class Resolver:
     """
 
     def __init__(self, imports: ImportList | None = None) -> None:
-        self.imports = imports or current_list()
+        self.catalog = Catalog(imports or current_list())
         self.errors: list[RecipeError] = []
         self.parts: dict[str, type] = {}
         """The class at each key path, for errors of constructors."""
@@ -105,18 +102,20 @@ class Resolver:
         # Plain values first: 'ddp' is text unless it is the name of a class.
         slots = [slot for option in options if (slot := class_slot(option))]
         if any(not class_slot(option) and option is not type(None) for option in options):
-            slots = [slot for slot in slots if self.known(slot[0])]  # a Tensor beside a number is not for recipes
-        if slots and isinstance(node, Scalar) and isinstance(node.value, str) and self._find(node.value, slots):
+            slots = [
+                slot for slot in slots if self.catalog.known(slot[0])
+            ]  # a Tensor beside a number is not for recipes
+        if slots and isinstance(node, Scalar) and isinstance(node.value, str) and self.catalog.find(node.value, slots):
             return self._class(node, slots, key, mark, default)
         for typed in (False, True):
             for option in options:
-                if not class_slot(option) and (found := _leaf(node, option, typed)) is not NOTHING:
+                if not class_slot(option) and (found := plain_value(node, option, typed)) is not NOTHING:
                     return found
         if slots and isinstance(node, Mapping):
             return self._class(node, slots, key, mark, default)
-        if isinstance(node, Sequence) and (lists := [o for o in options if _is_list(o)]):
+        if isinstance(node, Sequence) and (lists := [o for o in options if is_list(o)]):
             return self._list(node, lists[0], key, mark)
-        if isinstance(node, Mapping) and (maps := [o for o in options if _is_mapping(o)]):
+        if isinstance(node, Mapping) and (maps := [o for o in options if is_mapping(o)]):
             return self._dict(node, maps[0], key, mark)
         is_word = isinstance(node, Scalar) and isinstance(node.value, str) and str not in options
         if slots and is_word and not any(get_origin(option) is Literal for option in options):
@@ -157,43 +156,11 @@ class Resolver:
             return f", got keys and values ({', '.join(map(str, list(node.items)[:4]))})"
         names = [a for o in members(annotation) if get_origin(o) is Literal for a in get_args(o) if isinstance(a, str)]
         for base, _ in slots:
-            names += list(self.known(base))
+            names += list(self.catalog.known(base))
         close = nearest(node.text, names) if isinstance(node.value, str) else []
         if isinstance(node.value, float) and node.value == int_or_none(node.value) and int in members(annotation):
             return f", got {node.text}; write {int(node.value)}"
         return f", got {quote(node.value)}" + (f"; did you mean {' or '.join(close)}?" if close else "")
-
-    # -- classes ------------------------------------------------------------------------------------------------------
-
-    def known(self, base: type) -> dict[str, list[type]]:
-        """The classes that may stand in a slot of this base and are known by now, by short name."""
-        found: dict[str, list[type]] = {}
-        for cls in subclasses(base):
-            path = f"{cls.__module__}.{cls.__qualname__}"
-            if not inspect.isabstract(cls) and not cls.__name__.startswith("_") and self.imports.allows(path):
-                found.setdefault(cls.__name__, []).append(cls)
-        return found
-
-    @staticmethod
-    def _preferred(classes: list[type]) -> list[type]:
-        """Where a name means several classes, the package's own comes before a library's."""
-        own = [cls for cls in classes if cls.__module__.startswith("lit_transformer.")]
-        return own or classes
-
-    def _find(self, name: str, slots: list[tuple[type, int]]) -> tuple[type, int] | None:
-        """The class of that short name or allowed path, if there is exactly one."""
-        for base, skip in slots:
-            if "." not in name:
-                found = self._preferred(self.known(base).get(name, []))
-                if len(found) == 1:
-                    return found[0], skip
-            elif self.imports.allows(name):
-                cls = _imported(name)
-                fits = inspect.isclass(cls) and issubclass(cls, base) and not inspect.isabstract(cls)
-                # Where it is defined must be allowed too, not only the name it is called by.
-                if fits and self.imports.allows(f"{cls.__module__}.{cls.__qualname__}"):
-                    return cls, skip
-        return None
 
     def _class(self, node: Node, slots: list[tuple[type, int]], key: str, mark: Mark, default: Any) -> Any:
         bases = [base for base, _ in slots]
@@ -209,15 +176,16 @@ class Resolver:
         if name is None:
             found = self._implied(slots, default)
             if found is None:
-                names = sorted({n for base in bases for n in self.known(base)})
+                names = sorted({n for base in bases for n in self.catalog.known(base)})
                 listed = f"; known: {', '.join(names)}" if 0 < len(names) <= 16 else ""
-                return self._fault(mark, f"class_path is missing, expected {_names(bases)}{listed}", key)
+                wanted = " or ".join(f"the name of a {base.__name__}" for base in bases)
+                return self._fault(mark, f"class_path is missing, expected {wanted}{listed}", key)
         else:
             if not isinstance(name, Scalar) or not isinstance(name.value, str):
                 return self._fault(name_mark, f"class_path: expected the name of a class, got {_short(name)}", key)
-            found = self._find(name.value, slots)
+            found = self.catalog.find(name.value, slots)
             if found is None:
-                return self._unknown_class(name.value, bases, key, name_mark)
+                return self._fault(name_mark, self.catalog.why_not(name.value, bases), key)
         cls, skip = found
         self.parts[key] = cls
         return self.build_arguments(cls, skip, rest, key, name_mark)
@@ -257,11 +225,9 @@ class Resolver:
             if default is not EMPTY and isinstance(default, base):
                 return type(default), skip
         for base, skip in slots:
-            if not inspect.isabstract(base) and self.imports.allows(f"{base.__module__}.{base.__qualname__}"):
+            if not inspect.isabstract(base) and self.catalog.allows(base):
                 return base, skip
         return None
-
-    # -- errors -------------------------------------------------------------------------------------------------------
 
     def _fault(self, mark: Mark, message: str, key: str) -> Any:
         self.errors.append(mark.error(message, one_line(key, 200)))
@@ -279,76 +245,6 @@ class Resolver:
                     candidates += [f"{param.name}.{inner}" for inner in parameters(slot[0])]
         self._fault(mark, f"unknown key{hint(name, candidates)}", key)
 
-    def _unknown_class(self, name: str, bases: list[type], key: str, mark: Mark) -> Any:
-        shown, family = quote(name), " or ".join(base.__name__ for base in bases)
-        by_name: dict[str, list[type]] = {}
-        for base in bases:
-            for short, classes in self.known(base).items():
-                by_name.setdefault(short, []).extend(classes)
-        if len(by_name.get(name, [])) > 1:
-            paths = ", ".join(f"{c.__module__}.{c.__qualname__}" for c in by_name[name])
-            return self._fault(mark, f"{shown} means several classes; give the full path: {paths}", key)
-        if "." in name and all(part.isidentifier() for part in name.split(".")):
-            if not self.imports.allows(name):
-                package = name.split(".")[0]
-                return self._fault(
-                    mark,
-                    f"{shown} may not be named by a recipe; if {quote(package)} is your own package, "
-                    f"run with --allow {one_line(package, 40)}",
-                    key,
-                )
-            cls = _imported(name)
-            if inspect.isclass(cls):
-                state = "abstract" if inspect.isabstract(cls) and issubclass(cls, tuple(bases)) else f"no {family}"
-                return self._fault(mark, f"{shown} is {state}{hint(name, by_name, 'known')}", key)
-            name = name.rpartition(".")[2]
-        if any(cls.__name__ == name for base in bases for cls in subclasses(base)):
-            return self._fault(mark, f"{shown} may not be named by a recipe{hint(name, by_name, 'known')}", key)
-        return self._fault(mark, f"unknown {family} {shown}{hint(name, by_name, 'known')}", key)
-
-
-def _imported(path: str) -> Any:
-    """The object of an allowed path, None where there is none. Only called once the list allows the path."""
-    import importlib
-
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name, None)
-    except ImportError:
-        return None
-
-
-def _leaf(node: Node, option: Any, typed: bool) -> Any:
-    """The node as a plain value of this type, or NOTHING.
-
-    Args:
-        node: A node.
-        option: A type.
-        typed: Also take the text of an option, as everything on a command line is text; in a file, text that looks
-            like a number is quoted.
-    """
-    option = unwrapped(option)
-    origin = get_origin(option) or option
-    if not isinstance(node, Scalar) or (typed and node.mark.file != COMMAND_LINE):
-        return NOTHING
-    value: Any = node.text if typed and node.value is not None else node.value
-    if origin is Literal:
-        same = [a for a in get_args(option) if a == value and isinstance(a, bool) == isinstance(value, bool)]
-        return same[0] if same else NOTHING
-    if not inspect.isclass(origin):
-        return NOTHING
-    if issubclass(origin, Enum):
-        return value if isinstance(value, str) and value in origin.__members__ else NOTHING
-    if origin is bool:
-        return value if isinstance(value, bool) else NOTHING
-    if origin is int:
-        return value if isinstance(value, int) and not isinstance(value, bool) else NOTHING
-    if origin is float:
-        return value if isinstance(value, (int, float)) and not isinstance(value, bool) else NOTHING
-    if origin is str or issubclass(origin, PathLike):
-        return value if isinstance(value, str) else NOTHING
-    return NOTHING
-
 
 def _slot_of(param: Parameter) -> tuple[type, int] | None:
     """The slot that a parameter's default class stands in."""
@@ -356,42 +252,8 @@ def _slot_of(param: Parameter) -> tuple[type, int] | None:
     return next((slot for slot in slots if issubclass(param.default, slot[0])), None)
 
 
-def subclasses(base: type) -> list[type]:
-    """The class and everything derived from it that is imported by now."""
-    queue: list[type] = [base]
-    seen: dict[type, None] = {base: None}
-    while queue:
-        children: list[type] = type.__subclasses__(queue.pop())
-        for child in children:
-            if child not in seen:
-                seen[child] = None
-                queue.append(child)
-    return list(seen)
-
-
-def int_or_none(value: float) -> int | None:
-    """The whole number that a float is equal to."""
-    return int(value) if value == value and abs(value) < 2**63 and value == int(value) else None
-
-
-def _is_list(option: Any) -> bool:
-    origin = get_origin(unwrapped(option)) or unwrapped(option)
-    if not inspect.isclass(origin) or issubclass(origin, (str, bytes)) or _is_mapping(option):
-        return False
-    return issubclass(origin, collections.abc.Iterable) and class_slot(option) is None
-
-
-def _is_mapping(option: Any) -> bool:
-    origin = get_origin(unwrapped(option)) or unwrapped(option)
-    return inspect.isclass(origin) and issubclass(origin, collections.abc.Mapping)
-
-
 def _join(key: str, name: str) -> str:
     return f"{key}.{name}" if key else name
-
-
-def _names(bases: list[type]) -> str:
-    return " or ".join(f"the name of a {base.__name__}" for base in bases)
 
 
 def _short(node: Node) -> str:
@@ -399,4 +261,4 @@ def _short(node: Node) -> str:
 
 
 def _source(name: str) -> str:
-    return {"max_steps": "trainer.max_steps", "vocabulary": "the data"}.get(name, "elsewhere")
+    return {"max_steps": "trainer.max_steps", "vocabulary": "the data", "classes": "the data"}.get(name, "elsewhere")

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from lit_transformer.checkpoints.writing import sweep
 from lit_transformer.errors import Diverged, Preempted, UserError
+from lit_transformer.training.nonfinite import NonFinite
 from lit_transformer.training.run_state import at_step_boundary, find_callback, local
 from lit_transformer.training.signals import Signals
 
@@ -177,6 +178,8 @@ class Checkpointing(Checkpoint):
         return f"stopped by {name} at step {trainer.global_step}; {self.last_path} is written, go on with --resume"
 
     def _save(self, trainer: Trainer, path: Path) -> None:
+        if (guard := find_callback(trainer, NonFinite)) is not None:
+            guard.settle(trainer)  # it says more of what went wrong than the weights do
         _refuse_non_finite(trainer, path)
         trainer.save_checkpoint(path, weights_only=False)
         self._saved_step = trainer.global_step

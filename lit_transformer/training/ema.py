@@ -9,13 +9,15 @@ from torch import Tensor
 from lit_transformer.checkpoints.parts import EMA as KEY
 from lit_transformer.errors import UserError
 from lit_transformer.training.run_state import RunState, at_step_boundary, find_callback, local
+from lit_transformer.training.signals import Signals
 
 
 class EMA(Callback):
     """Averages the weights after every applied update; validation, test and prediction run on the average.
 
-    A checkpoint holds both: the raw weights where they always are, the average under ``ema``. A resumed run goes on
-    with both, and whoever loads the file later chooses.
+    While training, each validation also runs on the raw weights, logged as ``val/raw/loss`` and so on, so that the two
+    can be compared; what is best is decided by the average. A checkpoint holds both: the raw weights where they always
+    are, the average under ``ema``. A resumed run goes on with both, and whoever loads the file later chooses.
 
     Args:
         decay: Weight of the past. Early on it is less, ``(1 + n) / (10 + n)`` after ``n`` updates, or the average would
@@ -32,6 +34,7 @@ class EMA(Callback):
         """The averaged weights by parameter name, while training."""
         self._loaded: dict[str, Tensor] | None = None
         self._raw: dict[str, Tensor] = {}
+        self._raw_results: dict[str, float] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the average at the weights, or where the checkpoint left it."""
@@ -68,13 +71,19 @@ class EMA(Callback):
         self.updates += 1
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Puts the average in the weights' place."""
+        """Evaluates the raw weights, then puts the average in their place."""
         if not self.average or self._raw:
             return
+        self._raw_results = {} if trainer.sanity_checking else _results(trainer, pl_module)
         with torch.no_grad():
             for name, parameter in _trained(pl_module).items():
                 self._raw[name] = parameter.detach().clone()
                 parameter.copy_(self.average[name])
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs what the raw weights gave, beside what the task logs of the average."""
+        for name, value in self._raw_results.items():
+            pl_module.log(f"val/raw/{name}", value, rank_zero_only=False, sync_dist=False)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the weights back, bit for bit."""
@@ -115,6 +124,22 @@ class EMA(Callback):
             with torch.no_grad():
                 for name, parameter in _trained(pl_module).items():
                     _copy_full(parameter, state["weights"][name])
+
+
+def _results(trainer: Trainer, module: LightningModule) -> dict[str, float]:
+    """What the validation split gives with the weights as they are; nothing where the task has no such sums."""
+    evaluate, results = getattr(module, "evaluate", None), getattr(module, "results", None)
+    if not callable(evaluate) or not callable(results) or isinstance(trainer.val_dataloaders, list):
+        return {}
+    signals = find_callback(trainer, Signals)
+    for index, batch in enumerate(trainer.val_dataloaders or ()):
+        stopping = trainer.world_size == 1 and signals is not None and signals.received
+        if index >= trainer.num_val_batches[0] or stopping:
+            break
+        with trainer.strategy.precision_plugin.val_step_context():
+            evaluate(trainer.strategy.batch_to_device(batch), "validation")
+    values: dict[str, float] = results("validation")
+    return values
 
 
 def _trained(module: LightningModule) -> dict[str, Tensor]:

@@ -30,6 +30,18 @@ class Generators:
             random.getstate(),
         )
 
+    @staticmethod
+    def part(rank: int) -> None:
+        """Seeds this process's generators by its own seed and ``rank``, so that ranks that share a seed draw apart.
+
+        The first rank's stay as they are: a run on one process draws what the first of many does.
+        """
+        if rank:
+            words = np.random.SeedSequence([torch.initial_seed() % 2**64, rank]).generate_state(4)
+            torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+            np.random.seed(int(words[2]))
+            random.seed(int(words[3]))
+
     def restore(self, device: torch.device) -> None:
         """Sets the process's generators to these states."""
         torch.set_rng_state(self.torch_cpu)

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +18,17 @@ from lit_transformer.training.run_state import RunState, find_callback, local
 log = logging.getLogger(__name__)
 
 
+@dataclass
+class _Window:
+    """What is known of an accumulation window: loss and norm of its gradient, on the host or on their way there."""
+
+    step: int
+    rates: list[float]
+    ids: list[Tensor]
+    evidence: Tensor
+    arrived: torch.cuda.Event | None = None
+
+
 class NonFinite(Callback):
     """Skips accumulation windows whose loss or gradient is not finite, on all ranks, and stops a run that has too many.
 
@@ -24,6 +36,10 @@ class NonFinite(Callback):
     learning rate go on, because they count windows; ``clock.applied`` counts the updates. Every skip is logged with
     its step, the samples of the window and the learning rate. A gradient is checked as well, since one backward pass
     can turn a finite loss into NaN.
+
+    A window can only be skipped once the host knows of it, so with ``max_skipped`` or ``spike_sigma`` an accelerator is
+    waited for in every step. Where nothing may be skipped, its numbers are read one step late, when they have long
+    arrived, and before anything is saved or validated: the run ends the same, and no step waits.
 
     Args:
         max_skipped: Windows that may be skipped in a run; one more ends it with exit code 4.
@@ -41,6 +57,7 @@ class NonFinite(Callback):
         self.skipped = 0
         self._losses: deque[float] = deque(maxlen=window)
         self._loss: Tensor | None = None
+        self._pending: _Window | None = None
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Adds the micro-batch's loss to the window's: a sum is not finite once one part is not."""
@@ -61,12 +78,39 @@ class NonFinite(Callback):
         if trainer.world_size > 1:
             torch.distributed.all_reduce(evidence)
             evidence[0] /= trainer.world_size
-        value, norm = evidence.tolist()
-        reason = self._reason(value, norm)
-        if reason is None:
-            self._losses.append(value)
-        else:
-            self._skip(trainer, optimizer, reason)
+        self.settle(trainer)
+        state = find_callback(trainer, RunState)
+        rates = list(dict.fromkeys(float(group["lr"]) for group in optimizer.param_groups))
+        window = _Window(trainer.global_step + 1, rates, [] if state is None else state.window_ids, evidence)
+        if self._may_be_late(evidence):
+            self._pending = _sent(window)
+        elif (reason := self._reason_of(window)) is not None:
+            self._skip(trainer, window, reason)
+            optimizer.zero_grad(set_to_none=True)
+            if state is not None:
+                state.skip_window()
+
+    def settle(self, trainer: Trainer) -> None:
+        """Ends the run if the last window, whose numbers were not waited for, was bad.
+
+        Raises:
+            Diverged: It was.
+        """
+        window, self._pending = self._pending, None
+        if window is not None and (reason := self._reason_of(window)) is not None:
+            self._skip(trainer, window, reason)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Knows of every window before its weights are judged."""
+        self.settle(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Knows of every window before its weights are saved."""
+        self.settle(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Knows of every window before the run has ended well."""
+        self.settle(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """The number of skips, and the losses that spikes are measured against."""
@@ -76,6 +120,18 @@ class NonFinite(Callback):
         """Takes both over."""
         self.skipped = state_dict["skipped"]
         self._losses = deque(state_dict["losses"], maxlen=self.window)
+
+    def _may_be_late(self, evidence: Tensor) -> bool:
+        return evidence.is_cuda and self.max_skipped == 0 and self.spike_sigma is None
+
+    def _reason_of(self, window: _Window) -> str | None:
+        if window.arrived is not None:
+            window.arrived.synchronize()
+        loss, norm = window.evidence.tolist()
+        reason = self._reason(loss, norm)
+        if reason is None:
+            self._losses.append(loss)
+        return reason
 
     def _reason(self, loss: float, norm: float) -> str | None:
         if not math.isfinite(loss):
@@ -89,23 +145,26 @@ class NonFinite(Callback):
                 return f"the loss {loss:.4g} lies {(loss - mean) / max(deviation, 1e-12):.1f} sigma above {mean:.4g}"
         return None
 
-    def _skip(self, trainer: Trainer, optimizer: Optimizer, reason: str) -> None:
+    def _skip(self, trainer: Trainer, window: _Window, reason: str) -> None:
         self.skipped += 1
-        step = trainer.global_step + 1
-        rates = ", ".join(f"{rate:.4g}" for rate in dict.fromkeys(group["lr"] for group in optimizer.param_groups))
-        state = find_callback(trainer, RunState)
-        ids = [] if state is None else torch.cat(state.window_ids).tolist() if state.window_ids else []
-        said = f"step {step}: {reason}; learning rate {rates}; samples of rank {trainer.global_rank}: {ids}"
+        rates = ", ".join(f"{rate:.4g}" for rate in window.rates)
+        ids = torch.cat(window.ids).tolist() if window.ids else []
+        said = f"step {window.step}: {reason}; learning rate {rates}; samples of rank {trainer.global_rank}: {ids}"
         if self.skipped > self.max_skipped:
             raise Diverged(
                 f"{said}; the last checkpoint is as it was. Lower the learning rate, warm up longer or clip the "
                 f"gradient (trainer.gradient_clip_val), or allow skips (NonFinite.max_skipped, now {self.max_skipped})"
             )
         log.warning("%s; window skipped (%d of at most %d)", said, self.skipped, self.max_skipped)
-        optimizer.zero_grad(set_to_none=True)
-        if state is not None:
-            state.skip_window()
         trainer.lightning_module.log("train/skipped_windows", float(self.skipped), rank_zero_only=False)
+
+
+def _sent(window: _Window) -> _Window:
+    """Starts the way of a window's numbers to the host without waiting for them."""
+    window.evidence = window.evidence.to("cpu", non_blocking=True)  # into pinned memory
+    window.arrived = torch.cuda.Event()
+    window.arrived.record()
+    return window
 
 
 def _norm(optimizer: Optimizer, like: Tensor) -> Tensor:

@@ -62,7 +62,8 @@ class RunState(Callback):
 
     The generators are captured at the end of each accumulation window and set again at the start of the next. So
     whatever runs in between (validation, samples for the log, the start of an epoch, a resume) leaves no trace in the
-    training, and a window that was skipped draws nothing. Data must not draw from the global generators.
+    training, and a window that was skipped draws nothing. Data must not draw from the global generators. Ranks that see
+    different data draw different dropout masks, although all of them were given one seed.
     """
 
     def __init__(self) -> None:
@@ -103,6 +104,10 @@ class RunState(Callback):
         """Sets the generators before the first batch is fetched, and says where the schedule is another one."""
         if self._resumed and self._generators is not None:
             self._generators.restore(trainer.strategy.root_device)
+        elif self._generators is None:
+            # all processes were given one seed; those that see the same data, as shards of one model, keep it
+            ranks: dict[str, int] = trainer.distributed_sampler_kwargs or {}
+            Generators.part(ranks.get("rank", 0))
         stored, self._stored_rate = self._stored_rate, None
         now = _rate(trainer)
         if stored is not None and now is not None and stored != now and trainer.is_global_zero:

@@ -11,6 +11,7 @@ from lit_transformer.checkpoints import read
 from lit_transformer.errors import UserError
 from lit_transformer.training.checkpoint_io import LitCheckpointIO
 from lit_transformer.training.ema import EMA
+from tests.training import tiny_run
 from tests.training.tiny_run import Loader, Task, train
 
 
@@ -53,6 +54,47 @@ def test_it_is_the_formula_and_validation_sees_it(tmp_path: Path) -> None:
     content = read(tmp_path / "checkpoints/best.ckpt")
     assert torch.equal(content["ema"]["weights"]["network.0.weight"], watch.validated[-1])
     assert torch.equal(content["state_dict"]["network.0.weight"], watch.weights[-1])
+
+
+class Evaluated(Task):
+    """Has sums over the validation split, as the real tasks have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sums = [0.0, 0]
+
+    def evaluate(self, batch: Any, split: str) -> None:
+        assert split == "validation" and not self.training and not torch.is_grad_enabled()
+        self.sums[0] += float((self.network(batch.x) - batch.x).square().mean(1).sum())
+        self.sums[1] += len(batch)
+
+    def results(self, split: str) -> dict[str, float]:
+        (total, count), self.sums = self.sums, [0.0, 0]
+        return {"loss": total / count}
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.evaluate(batch, "validation")
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val/loss", self.results("validation")["loss"])
+
+
+def test_the_raw_weights_are_validated_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny_run, "Task", Evaluated)
+    task, _, trainer = train(tmp_path, 12, callbacks=(EMA(0.9),), val_check_interval=12)
+    loader = Loader(8, 2, seed=3, shuffle=False)
+    with torch.no_grad():
+        task.eval()
+        raw = torch.cat([(task.network(batch.x) - batch.x).square() for batch in loader]).mean()
+    metrics = trainer.callback_metrics
+    assert float(metrics["val/raw/loss"]) == pytest.approx(float(raw), rel=1e-6)
+    assert abs(float(metrics["val/loss"]) - float(raw)) > 1e-4, "which is the average's"
+    content = read(tmp_path / "checkpoints/best.ckpt")
+    assert content["callbacks"]
+    _, _, again = train(
+        tmp_path, 24, callbacks=(EMA(0.9),), val_check_interval=12, resume=tmp_path / "checkpoints/last.ckpt"
+    )
+    assert set(again.callback_metrics) >= {"val/raw/loss", "val/loss"}
 
 
 def test_it_does_not_change_the_training(tmp_path: Path) -> None:

@@ -48,8 +48,29 @@ def ranks(work: Callable[[int], int | None]) -> list[int]:
 
 def run(folder: Path, steps: int = 20, loader: Loader | None = None, **options: Any) -> None:
     os.fsync = lambda _: None  # type: ignore[assignment]
-    train(folder, steps, loader=loader or Half(), strategy="ddp", devices=2, every_n_steps=10, seed=int(os.environ["RANK"]),
-          val_check_interval=10, **options)  # fmt: skip
+    train(folder, steps, loader=loader or Half(), strategy="ddp", devices=2, every_n_steps=10, val_check_interval=10,
+          **options)  # fmt: skip
+
+
+class Masks(Callback):
+    """Notes what dropout leaves of ones, in the first training step."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == 0:
+            kept = torch.nn.functional.dropout(torch.ones(64), 0.5)
+            self.folder.mkdir(exist_ok=True)
+            torch.save(kept, self.folder / f"mask{trainer.global_rank}")
+
+
+def test_ranks_of_one_seed_draw_different_dropout_and_the_first_draws_as_one_alone(tmp_path: Path) -> None:
+    assert ranks(lambda _: run(tmp_path / "two", 2, callbacks=(Masks(tmp_path / "two"),))) == [0, 0]
+    train(tmp_path / "one", 2, callbacks=(Masks(tmp_path / "one"),))
+    first, second = (torch.load(tmp_path / "two" / f"mask{rank}") for rank in (0, 1))
+    assert not torch.equal(first, second)
+    assert torch.equal(first, torch.load(tmp_path / "one" / "mask0"))
 
 
 def test_the_generators_of_each_rank_are_kept_and_the_run_goes_on_exactly(tmp_path: Path) -> None:

@@ -61,8 +61,9 @@ class Loader:
         while self.done < len(self):
             rows = torch.from_numpy(order[self.done * self.batch : (self.done + 1) * self.batch])
             x = self.data[rows]
-            if self.epoch * len(self) + self.done in self.poison:
-                x = x * float("nan")
+            index = self.epoch * len(self) + self.done
+            if index in self.poison:  # the loss is NaN, or infinite
+                x = x * (float("nan") if index % 2 else 1e30)
             self.done += 1
             yield Batch(x, rows + self.epoch * len(self.data), torch.tensor(self.batch))
 
