@@ -1,0 +1,1 @@
+"""Long forms of the tests that nothing is lost, one module a matter."""
