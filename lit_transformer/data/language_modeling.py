@@ -11,7 +11,7 @@ from lit_transformer.data import files, hub, subwords  # noqa: F401
 from lit_transformer.data.cache import Cache
 from lit_transformer.data.corpora import Corpus
 from lit_transformer.data.loaders import EndlessLoader, EvaluationLoader, Share, TrainLoader
-from lit_transformer.data.packing import BlockGrid, FixedGrid, PackedBlocks, ShiftedGrid
+from lit_transformer.data.packing import BlockGrid, EvaluationGrid, FixedGrid, PackedBlocks, ShiftedGrid
 from lit_transformer.data.streaming import BlockStream, StreamLoader
 from lit_transformer.data.token_file import Statistics, TokenFile, prepared_tokenizer, prepared_tokens
 from lit_transformer.data.tokenizers import Tokenizer, TokenizerKind
@@ -39,6 +39,8 @@ class LanguageModelingData(LightningDataModule):
         seed: Decides the order of the samples, together with their number alone.
         num_workers: Number of worker processes; 0 reads in the training process: enough for packed tokens.
         cache_dir: Folder for what is prepared. Left out: ``$LIT_TRANSFORMER_CACHE`` or ``~/.cache/lit_transformer``.
+        evaluation_grid: Where blocks are cut in evaluation: ``FixedGrid`` side by side, ``StridedGrid`` overlapping.
+            Left out: side by side.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class LanguageModelingData(LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
         cache_dir: str | None = None,
+        evaluation_grid: EvaluationGrid | None = None,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -68,6 +71,7 @@ class LanguageModelingData(LightningDataModule):
         self.block_size = block_size
         self.batch_size = batch_size
         self.grid = grid(seed)
+        self.evaluation_grid = evaluation_grid or FixedGrid()
         self.seed = seed
         self.num_workers = num_workers
         self.cache = Cache(cache_dir)
@@ -107,7 +111,7 @@ class LanguageModelingData(LightningDataModule):
             stream = BlockStream(self.corpus, self.tokenizer, self.block_size, self.seed)
             loader = StreamLoader(stream, self.batch_size, self._share())
         else:
-            blocks = self._blocks("train", self.grid)
+            blocks = self.blocks("train", self.grid)
             loader = TrainLoader(blocks, self.batch_size, self.seed, self._share(), self.num_workers)
         loader.on_new_epoch = self._restart_epoch
         return loader
@@ -125,11 +129,18 @@ class LanguageModelingData(LightningDataModule):
         return self._evaluation("test" if self.corpus.has_split("test") else "validation")
 
     def _evaluation(self, split: str) -> EvaluationLoader:
-        return EvaluationLoader(self._blocks(split, FixedGrid()), self.batch_size, self._share(), self.num_workers)
+        blocks = self.blocks(split, self.evaluation_grid)
+        return EvaluationLoader(blocks, self.batch_size, self._share(), self.num_workers)
 
-    def _blocks(self, split: str, grid: BlockGrid) -> PackedBlocks:
+    def blocks(self, split: str, grid: BlockGrid) -> PackedBlocks:
+        """The samples of a split."""
+        return PackedBlocks(self.tokens(split), self.block_size, grid, self.filler)
+
+    @property
+    def filler(self) -> int:
+        """The token written on padding."""
         pad = self.tokenizer.special_id("pad")
-        return PackedBlocks(self.tokens(split), self.block_size, grid, filler=0 if pad is None else pad)
+        return 0 if pad is None else pad
 
     def _restart_epoch(self) -> None:
         """The Trainer begins an epoch too; it would count on from the batches of the old one and step amid a window."""

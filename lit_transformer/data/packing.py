@@ -7,6 +7,7 @@ import torch
 
 from lit_transformer.data.batch import IGNORED, PADDING, LanguageBatch
 from lit_transformer.data.token_file import Ints, TokenFile
+from lit_transformer.errors import UserError
 
 
 def seeded(*numbers: int) -> np.random.RandomState:
@@ -41,9 +42,19 @@ class BlockGrid:
         """Number of targets in each block; the rest of it is padding."""
         raise NotImplementedError
 
+    def context(self, numbers: Ints, targets: int, block_size: int) -> Ints:
+        """Number of targets at the start of each block that are read as context and not predicted."""
+        return np.zeros_like(numbers)
 
-class FixedGrid(BlockGrid):
-    """The same blocks in each epoch, every target exactly once; the last block is padded. Evaluation uses it."""
+
+class EvaluationGrid(BlockGrid):
+    """Base of the grids that predict every target exactly once."""
+
+
+class FixedGrid(EvaluationGrid):
+    """The same blocks in each epoch, every target exactly once; the last block is padded. Non-overlapping evaluation:
+    the first tokens of a block have little context.
+    """
 
     def count(self, targets: int, block_size: int) -> int:
         """As many as it takes to hold all targets."""
@@ -56,6 +67,45 @@ class FixedGrid(BlockGrid):
     def lengths(self, numbers: Ints, targets: int, block_size: int) -> Ints:
         """The block size, less in the last one."""
         return np.minimum(targets - numbers * block_size, block_size)
+
+
+class StridedGrid(EvaluationGrid):
+    """Overlapping blocks, of which only the last ``stride`` targets count: every target, save those of the first block,
+    is predicted from at least ``block_size - stride`` tokens. Evaluation takes ``block_size / stride`` times as long.
+
+    Args:
+        stride: Number of new targets in a block.
+    """
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        if stride < 1:
+            raise UserError(f"data.evaluation_grid.stride: is {stride}, must be at least 1")
+        self.stride = stride
+
+    def count(self, targets: int, block_size: int) -> int:
+        """As many as it takes to predict all targets.
+
+        Raises:
+            UserError: The stride is longer than a block.
+        """
+        if self.stride > block_size:
+            raise UserError(
+                f"data.evaluation_grid.stride: is {self.stride}, must be at most data.block_size {block_size}"
+            )
+        return 1 + max(0, -(-(targets - block_size) // self.stride))
+
+    def starts(self, epochs: Ints, numbers: Ints, targets: int, block_size: int) -> Ints:
+        """Multiples of the stride."""
+        return numbers * self.stride
+
+    def lengths(self, numbers: Ints, targets: int, block_size: int) -> Ints:
+        """The block size, less in the last one."""
+        return np.minimum(targets - numbers * self.stride, block_size)
+
+    def context(self, numbers: Ints, targets: int, block_size: int) -> Ints:
+        """What the block before has predicted."""
+        return np.where(numbers == 0, 0, block_size - self.stride)
 
 
 class ShiftedGrid(BlockGrid):
@@ -91,12 +141,15 @@ class PackedBlocks:
         filler: The token written on padding.
     """
 
+    ahead = 1
+    """How many tokens behind what is read at a place its target stands."""
+
     def __init__(self, source: TokenFile, block_size: int, grid: BlockGrid, filler: int = 0) -> None:
         self.source = source
         self.block_size = block_size
         self.grid = grid
         self.filler = filler
-        targets = np.maximum(np.diff(source.starts) - 1, 0)
+        targets = np.maximum(np.diff(source.starts) - self.ahead, 0)
         self.target_starts: Ints = np.concatenate([[0], np.cumsum(targets)])[:-1]
         self.shifts: Ints = source.starts[:-1] - self.target_starts
         self.targets = int(targets.sum())
@@ -104,35 +157,47 @@ class PackedBlocks:
     def __len__(self) -> int:
         return self.grid.count(self.targets, self.block_size)
 
-    def target_counts(self, ids: Ints) -> Ints:
-        """(B,) number of targets in each sample, without reading a token; 0 for padding rows (id -1)."""
+    def lengths(self, ids: Ints) -> Ints:
+        """(B,) number of tokens in each sample, without reading one; 0 for padding rows (id -1)."""
         counts = self.grid.lengths(ids % len(self), self.targets, self.block_size)
         return np.where(ids == PADDING, 0, counts)
+
+    def target_counts(self, ids: Ints) -> Ints:
+        """(B,) number of targets in each sample; 0 for padding rows (id -1)."""
+        context = self.grid.context(ids % len(self), self.targets, self.block_size)
+        return np.asarray(np.maximum(self.lengths(ids) - context, 0))
 
     def batch(self, ids: Ints, window_tokens: int | None = None) -> LanguageBatch:
         """The samples as a batch; ``window_tokens`` is left out for the number of targets in the batch itself."""
         epochs, numbers = np.divmod(ids, len(self))
         starts = self.grid.starts(epochs, numbers, self.targets, self.block_size)
         starts = np.where(ids == PADDING, 0, starts)
-        lengths = self.target_counts(ids)
+        lengths = self.lengths(ids)
         within = np.arange(self.block_size, dtype=np.int64)
         places = starts[:, None] + within
         first, last = self._document(starts), self._document(np.minimum(places[:, -1], self.targets - 1))
         documents = None
         if (lengths == self.block_size).all() and (places[:, -1] < self.targets).all() and (first == last).all():
             reads = places + self.shifts[first][:, None]
-            tokens, targets = self.source.tokens[reads].astype(np.int64), self.source.tokens[reads + 1].astype(np.int64)
+            tokens, targets = self._read(reads)
             positions = np.broadcast_to(within, tokens.shape).copy()
         else:
             tokens, targets, positions, documents = self._mixed(places % self.targets, within, lengths)
+        targets[within < self.grid.context(numbers, self.targets, self.block_size)[:, None]] = IGNORED
+        count = int((targets != IGNORED).sum()) if window_tokens is None else window_tokens
         return LanguageBatch(
             tokens=torch.from_numpy(tokens),
             targets=torch.from_numpy(targets),
             positions=torch.from_numpy(positions),
             ids=torch.from_numpy(ids),
-            window_tokens=torch.tensor(int(lengths.sum()) if window_tokens is None else window_tokens),
+            window_tokens=torch.tensor(count),
             documents=None if documents is None else torch.from_numpy(documents),
         )
+
+    def _read(self, places: Ints) -> tuple[Ints, Ints]:
+        """The tokens at these places, and their targets."""
+        tokens = self.source.tokens
+        return tokens[places].astype(np.int64), tokens[places + self.ahead].astype(np.int64)
 
     def _document(self, places: Ints) -> Ints:
         return np.searchsorted(self.target_starts, places, side="right") - 1
@@ -145,7 +210,7 @@ class PackedBlocks:
         begins[:, 1:] = (owners[:, 1:] != owners[:, :-1]) | (places[:, 1:] < places[:, :-1])
         documents = np.cumsum(begins, axis=1, dtype=np.int64)
         positions = within - np.maximum.accumulate(np.where(begins, within, 0), axis=1)
-        tokens, targets = self.source.tokens[reads].astype(np.int64), self.source.tokens[reads + 1].astype(np.int64)
+        tokens, targets = self._read(reads)
         padding = within >= lengths[:, None]
         tokens[padding], targets[padding] = self.filler, IGNORED
         positions[padding], documents[padding] = 0, PADDING

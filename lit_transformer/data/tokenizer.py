@@ -166,10 +166,11 @@ class Tokenizer:
         """Number of UTF-8 bytes of the text that a token stands for."""
         name = self.backend.id_to_token(token) or ""
         byte_level = isinstance(self.backend.decoder, decoders.ByteLevel)
-        return len(name) if byte_level and token not in self._special_ids else len(self.decode([token]).encode())
+        return len(name) if byte_level and token not in self.special_ids else len(self.decode([token]).encode())
 
     @cached_property
-    def _special_ids(self) -> frozenset[int]:
+    def special_ids(self) -> frozenset[int]:
+        """The tokens that stand for no text."""
         return frozenset(self.backend.get_added_tokens_decoder())
 
     @cached_property

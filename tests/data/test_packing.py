@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from lit_transformer.data.batch import IGNORED, PADDING
-from lit_transformer.data.packing import FixedGrid, PackedBlocks, ShiftedGrid
+from lit_transformer.data.packing import FixedGrid, PackedBlocks, ShiftedGrid, StridedGrid
 from lit_transformer.data.token_file import TokenFile
 from lit_transformer.data.tokenizers import Character, Tokenizer
+from lit_transformer.errors import UserError
 
 from .conftest import ListCorpus, random_texts
 
@@ -141,3 +142,29 @@ def test_bytes_leave_out_what_is_not_predicted(tmp_path: Path) -> None:
     TokenFile.write(tmp_path / "eos", ListCorpus(train=["éab", "aé", "b"]).read("train"), tokenizer)
     statistics = TokenFile.open(tmp_path / "eos").statistics
     assert (statistics.targets, statistics.bytes, statistics.tokens) == (9, 4 + 3 + 1, 6)
+
+
+@pytest.mark.parametrize("special", [WITH_EOS, WITHOUT])
+@pytest.mark.parametrize(("block_size", "stride"), [(8, 1), (8, 3), (8, 8), (16, 5), (1000, 10)])
+def test_strided_grid_predicts_each_token_once_behind_a_context(
+    tmp_path: Path, special: tuple[str, ...], block_size: int, stride: int
+) -> None:
+    texts = random_texts(10, 40, seed=2)
+    source, tokenizer = token_file(tmp_path, texts, special)
+    blocks = PackedBlocks(source, block_size, StridedGrid(stride))
+    ids = np.arange(len(blocks))
+    batch = blocks.batch(ids)
+    valid = batch.targets != IGNORED
+    found = Counter(zip(batch.tokens[valid].tolist(), batch.targets[valid].tolist(), strict=True))
+    assert found == predictions(texts, tokenizer)
+    assert valid.sum(-1).tolist() == blocks.target_counts(ids).tolist()
+    assert valid.sum() == batch.window_tokens == source.statistics.targets
+    assert not valid[1:, : block_size - stride].any()
+    padded = blocks.batch(np.array([PADDING]))
+    assert padded.window_tokens == 0 and (padded.targets == IGNORED).all()
+
+
+def test_a_stride_longer_than_a_block_is_an_error(tmp_path: Path) -> None:
+    source, _ = token_file(tmp_path, ["abc"], WITH_EOS)
+    with pytest.raises(UserError, match="stride: is 9, must be at most data.block_size 8"):
+        len(PackedBlocks(source, 8, StridedGrid(9)))
