@@ -10,7 +10,15 @@ from lit_transformer.blocks.cache import Cache, LayerCache, Memory
 from lit_transformer.blocks.context import Context, Visibility
 from lit_transformer.blocks.cross_attention import CrossAttention
 from lit_transformer.blocks.differential_attention import DifferentialAttention
-from lit_transformer.blocks.embedding import Embedding, Head, LinearHead, MaskedHead, ScaledEmbedding, TiedHead
+from lit_transformer.blocks.embedding import (
+    Embedding,
+    Head,
+    LinearHead,
+    MaskedHead,
+    ScaledEmbedding,
+    SoftCapped,
+    TiedHead,
+)
 from lit_transformer.blocks.experts import Experts
 from lit_transformer.blocks.feed_forward import (
     GEGLU,
@@ -30,8 +38,9 @@ from lit_transformer.blocks.feed_forward import (
     SwiGLU,
     Tanh,
 )
+from lit_transformer.blocks.flex import FlexKernel
 from lit_transformer.blocks.gated_attention import GatedAttention
-from lit_transformer.blocks.kernels import EagerKernel, Kernel, SdpaKernel
+from lit_transformer.blocks.kernels import BlockedKernel, EagerKernel, FastestKernel, Kernel, SdpaKernel
 from lit_transformer.blocks.latent_attention import LatentAttention
 from lit_transformer.blocks.layer import Layer
 from lit_transformer.blocks.linear_attention import LinearAttention, PositiveELU, RecurrentState
@@ -101,17 +110,17 @@ from lit_transformer.blocks.routing import (
 from lit_transformer.blocks.stack import Stack
 
 __all__ = [
-    "FIRE", "GEGLU", "GELU", "GLU", "MLP", "NTK", "ALiBi", "Activation", "And", "Attention", "Auxiliary", "Balance",
-    "BaseAttention", "BatchNorm", "BiasBalancing", "BigBird", "Bilinear", "BlockSparse", "Cache", "Capacity", "Causal",
-    "CausalRelativeBias", "CoPE", "Context", "CrossAttention", "DeepNorm", "DifferentialAttention", "Dilated",
-    "Dispatch", "Documents", "Dropless", "DynamicNTK", "DynamicTanh", "EagerKernel", "Embedding", "Experts",
-    "FeedForward", "FixedSparse", "Full", "Gated", "GatedAttention", "GlobalTokens", "Head", "Identity",
-    "InterpolatedLearned", "Kernel", "LatentAttention", "Layer", "LayerCache", "LayerNorm", "LayerScale", "Learned",
-    "LinearAttention", "LinearHead", "LinearScaling", "Llama3Scaling", "LoadBalancingLoss", "Mask", "MaskedHead",
-    "Memory", "MixtureOfExperts", "NoNorm", "NoPosition", "Norm", "Or", "Parallel", "Position", "PositiveELU",
-    "PostNorm", "PreNorm", "PrefixCausal", "RMSNorm", "Randomised", "ReGLU", "ReLU", "ReZero", "RecurrentState",
-    "RelativeBias", "Residual", "RoPE", "Router", "RouterZLoss", "Routing", "Sandwich", "ScaledEmbedding", "Scaling",
-    "SdpaKernel", "Shaw", "SiLU", "Sigmoid", "SigmoidRouter", "Sinks", "Sinusoidal", "Sites", "SlidingWindow",
-    "SoftmaxRouter", "SquaredReLU", "Stack", "SwiGLU", "SwitchRouter", "Tanh", "TiedHead", "Visibility", "XPos", "YaRN",
-    "update_balance",
+    "ALiBi", "Activation", "And", "Attention", "Auxiliary", "Balance", "BaseAttention", "BatchNorm", "BiasBalancing",
+    "BigBird", "Bilinear", "BlockSparse", "BlockedKernel", "Cache", "Capacity", "Causal", "CausalRelativeBias", "CoPE",
+    "Context", "CrossAttention", "DeepNorm", "DifferentialAttention", "Dilated", "Dispatch", "Documents", "Dropless",
+    "DynamicNTK", "DynamicTanh", "EagerKernel", "Embedding", "Experts", "FIRE", "FastestKernel", "FeedForward",
+    "FixedSparse", "FlexKernel", "Full", "GEGLU", "GELU", "GLU", "Gated", "GatedAttention", "GlobalTokens", "Head",
+    "Identity", "InterpolatedLearned", "Kernel", "LatentAttention", "Layer", "LayerCache", "LayerNorm", "LayerScale",
+    "Learned", "LinearAttention", "LinearHead", "LinearScaling", "Llama3Scaling", "LoadBalancingLoss", "MLP", "Mask",
+    "MaskedHead", "Memory", "MixtureOfExperts", "NTK", "NoNorm", "NoPosition", "Norm", "Or", "Parallel", "Position",
+    "PositiveELU", "PostNorm", "PreNorm", "PrefixCausal", "RMSNorm", "Randomised", "ReGLU", "ReLU", "ReZero",
+    "RecurrentState", "RelativeBias", "Residual", "RoPE", "Router", "RouterZLoss", "Routing", "Sandwich",
+    "ScaledEmbedding", "Scaling", "SdpaKernel", "Shaw", "SiLU", "Sigmoid", "SigmoidRouter", "Sinks", "Sinusoidal",
+    "Sites", "SlidingWindow", "SoftCapped", "SoftmaxRouter", "SquaredReLU", "Stack", "SwiGLU", "SwitchRouter", "Tanh",
+    "TiedHead", "Visibility", "XPos", "YaRN", "update_balance",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from lit_transformer.blocks.linear import Linear, ResidualLinear, project
 from lit_transformer.blocks.masks import Mask
 from lit_transformer.blocks.norms import Norm
 from lit_transformer.blocks.position import Position
-from lit_transformer.dims import Dims
+from lit_transformer.dims import Dims, SizeError
 
 
 class BaseAttention(nn.Module):
@@ -64,6 +64,7 @@ class Attention(BaseAttention):
         bias: Whether the four products have a bias.
         dropout: Share of the attention weights that is dropped in training.
         qk_norm: Norm of each query and key over the head size (Henry et al., 2020, arXiv:2010.04245); none if left out.
+        soft_cap: Scores are bent to stay between minus and plus this (Gemma 2, 2024, arXiv:2408.00118); left out: not.
     """
 
     score_products: tuple[str, ...] = ("query", "key")
@@ -74,9 +75,13 @@ class Attention(BaseAttention):
         bias: bool = False,
         dropout: float = 0.0,
         qk_norm: Callable[[Dims], Norm] | None = None,
+        soft_cap: float | None = None,
     ) -> None:
         super().__init__(dims)
+        if soft_cap is not None and soft_cap <= 0:
+            raise SizeError("attention.soft_cap", f"is {soft_cap}, must be above 0 (or left out)")
         self.dropout = dropout
+        self.soft_cap = soft_cap
         self.query = Linear(dims.d_model, dims.n_heads * dims.head_size, bias=bias)
         self.key = Linear(dims.d_model, dims.kv_heads * dims.head_size, bias=bias)
         self.value = Linear(dims.d_model, dims.kv_heads * dims.head_size, bias=bias)
@@ -98,7 +103,7 @@ class Attention(BaseAttention):
         if self.query_norm is not None and self.key_norm is not None:
             q, k = self.query_norm(q, context), self.key_norm(k, context)
         q, k, v = context.remember(q, k, v, cache)
-        y = context.attend(q, k, v, self.dropout if self.training else 0.0)
+        y = context.attend(q, k, v, self.dropout if self.training else 0.0, self.soft_cap)
         return y.transpose(1, 2).flatten(2), cache
 
     def new_cache(self, batch: int, max_len: int, device: torch.device, dtype: torch.dtype) -> LayerCache:

@@ -19,23 +19,27 @@ class BlockedAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, schedule: Schedule, dropout: float, keep: bool) -> Tensor:
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, schedule: Schedule, dropout: float, keep: bool,
+        soft_cap: float | None = None,
+    ) -> Tensor:  # fmt: skip
         """(B, H, T, K) queries over (B, G, S, K) keys and values; ``keep`` says whether backward finds the weights."""
         seed = int(torch.randint(2**62, ())) if dropout else 0
-        work = _Work(q, k, v, dropout, seed)
+        keep = keep and soft_cap is None  # the cap's slope is made with the scores
+        work = _Work(q, k, v, dropout, seed, soft_cap)
         y = q.new_zeros(q.shape[0], q.shape[2], q.shape[1], v.shape[3]).transpose(1, 2)
         kept: list[Tensor] = []
         with torch.autocast("cpu", enabled=False):  # it would round the operands that float32 is chosen for
             for number, piece in enumerate(schedule):
                 if not piece.keys:
                     continue
-                p = work.probabilities(piece)
+                p, _ = work.probabilities(piece)
                 if keep:
                     kept.append(p)
                 out = torch.bmm(work.dropped(p, number), work.gather(work.v, piece))
                 y[piece.batch, :, piece.queries] = work.ungroup(out, piece)
         ctx.save_for_backward(q, k, v, *kept)
-        ctx.schedule, ctx.dropout, ctx.keep, ctx.seed = schedule, dropout, keep, seed
+        ctx.schedule, ctx.dropout, ctx.keep, ctx.seed, ctx.soft_cap = schedule, dropout, keep, seed, soft_cap
         return y
 
     @staticmethod
@@ -43,7 +47,7 @@ class BlockedAttention(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
         """Gradients of queries, keys and values."""
         q, k, v, *kept = ctx.saved_tensors
-        work = _Work(q, k, v, ctx.dropout, ctx.seed)
+        work = _Work(q, k, v, ctx.dropout, ctx.seed, ctx.soft_cap)
         dy = dy.to(work.q.dtype)
         dq = torch.zeros_like(work.q)
         dk, dv = torch.zeros_like(work.k), torch.zeros_like(work.v)
@@ -51,26 +55,29 @@ class BlockedAttention(torch.autograd.Function):
         for number, piece in enumerate(ctx.schedule):
             if not piece.keys:
                 continue
-            p = next(remaining) if ctx.keep else work.probabilities(piece)
+            p, slope = (next(remaining), None) if ctx.keep else work.probabilities(piece)
             dy_piece = work.group(dy, piece)
             work.scatter(dv, piece, work.dropped(p, number), dy_piece)
             dp = torch.bmm(dy_piece, work.gather(work.v, piece).mT)
             ds = torch._softmax_backward_data(work.dropped(dp, number), p, -1, p.dtype)
+            if slope is not None:
+                ds = ds.mul_(slope)
             dq_piece = torch.bmm(ds, work.gather(work.k, piece)).mul_(work.scale)
             dq[piece.batch, :, piece.queries] = work.ungroup(dq_piece, piece)
             work.scatter(dk, piece, ds, work.group(work.q, piece) * work.scale)
-        return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), None, None, None
+        return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), None, None, None, None
 
 
 class _Work:
     """Queries, keys and values in the type that products are taken in, and the steps that both directions share."""
 
-    def __init__(self, q: Tensor, k: Tensor, v: Tensor, dropout: float, seed: int) -> None:
+    def __init__(self, q: Tensor, k: Tensor, v: Tensor, dropout: float, seed: int, soft_cap: float | None) -> None:
         dtype = q.dtype if multiplies(q.dtype) else torch.float32
         self.q, self.k, self.v = (x.to(dtype).contiguous() for x in (q, k, v))
         self.scale = 1 / math.sqrt(q.shape[-1])
         self.groups = k.shape[1]
         self.keep, self.seed = 1 - dropout, seed
+        self.soft_cap = soft_cap
 
     def group(self, x: Tensor, piece: Piece) -> Tensor:
         """(B, H, T, K) -> the piece's (b G, H/G t, K)."""
@@ -96,16 +103,20 @@ class _Work:
             part.baddbmm_(weights[:, :, start : start + length].mT, rows)
             start += length
 
-    def probabilities(self, piece: Piece) -> Tensor:
-        """(b G, H/G t, s): softmax over the visible keys; zeros for a query that sees nothing."""
-        scores = torch.bmm(self.group(self.q, piece) * self.scale, self.gather(self.k, piece).mT)
+    def probabilities(self, piece: Piece) -> tuple[Tensor, Tensor | None]:
+        """(b G, H/G t, s): softmax over the visible keys; zeros for a query that sees nothing. And the cap's slope."""
+        scores, slope = torch.bmm(self.group(self.q, piece) * self.scale, self.gather(self.k, piece).mT), None
+        if self.soft_cap is not None:
+            share = scores.div_(self.soft_cap).tanh_()
+            slope = 1 - share * share
+            scores = share.mul_(self.soft_cap)
         if piece.hidden is not None:
             at = slice(piece.offset, piece.offset + piece.hidden.shape[-1])
             self.ungroup(scores, piece)[..., at].masked_fill_(piece.hidden.unsqueeze(1), -math.inf)
         p = torch.softmax(scores, -1)
         if piece.blind is not None:
             self.ungroup(p, piece).masked_fill_(piece.blind[:, None, :, None], 0.0)
-        return p
+        return p, slope
 
     def dropped(self, p: Tensor, number: int) -> Tensor:
         """``p`` after dropout; the same places fall out whenever it is called for the same piece."""

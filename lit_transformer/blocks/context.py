@@ -8,7 +8,18 @@ import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Tensor
 
-from lit_transformer.blocks.masks import Documents, Mask, MaskMod, Sites, Tiles, mask_mod, plain_tiles, tiles
+from lit_transformer.blocks.masks import (
+    Documents,
+    Mask,
+    MaskMod,
+    Sites,
+    Tiles,
+    block_mask,
+    mask_mod,
+    plain_block_mask,
+    plain_tiles,
+    tiles,
+)
 
 if TYPE_CHECKING:
     from lit_transformer.blocks.cache import LayerCache
@@ -71,6 +82,15 @@ class Visibility:
             self._tiles[rows, columns] = tiles(self.mask, self.q, self.k, rows, columns)
         return self._tiles[rows, columns]
 
+    @cached_property
+    def block_mask(self) -> Any:
+        """The ``BlockMask`` of flex attention; rows without documents and prefix share one per mask and lengths."""
+        device = self.q.index.device
+        if self.k.document is None and self.k.prefix is None:
+            return plain_block_mask(self.mask, self._k_len - self._q_len, self._q_len, self._k_len, device)
+        batch = max(field.shape[0] for field in (self.k.document, self.k.prefix) if field is not None)
+        return block_mask(self.mask_mod, batch, self._q_len, self._k_len, device)
+
     @property
     def mask_mod(self) -> MaskMod:
         """The predicate over single indices, for flex attention."""
@@ -120,12 +140,12 @@ class Context:
                 q, k = self.position.rotate(q, k, self.q_state, self.k_state)
         return q, k, v
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, soft_cap: float | None = None) -> Tensor:
         """The kernel's result (B, H, T, K) for turned queries and all keys, with what the position adds."""
         bias = self.position.bias(q, k, self.q_state, self.k_state)
         if not self.position.has_values:
-            y: Tensor = self.kernel(q, k, v, self.visible, bias, dropout)
+            y: Tensor = self.kernel(q, k, v, self.visible, bias, dropout, soft_cap)
             return y
-        weights = F.dropout(self.kernel.weights(q, k, self.visible, bias), dropout)
+        weights = F.dropout(self.kernel.weights(q, k, self.visible, bias, soft_cap), dropout)
         y = weights @ v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
         return y + self.position.values(weights, self.q_state, self.k_state)

@@ -26,6 +26,7 @@ class CrossAttention(Attention):
         bias: Whether the four products have a bias.
         dropout: Share of the attention weights that is dropped in training.
         qk_norm: Norm of each query and key over the head size; none if left out.
+        soft_cap: Scores are bent to stay between minus and plus this; left out: not.
     """
 
     def __init__(
@@ -34,8 +35,9 @@ class CrossAttention(Attention):
         bias: bool = False,
         dropout: float = 0.0,
         qk_norm: Callable[[Dims], Norm] | None = None,
+        soft_cap: float | None = None,
     ) -> None:
-        super().__init__(dims, bias, dropout, qk_norm)
+        super().__init__(dims, bias, dropout, qk_norm, soft_cap)
         width = dims.d_model if dims.memory is None else dims.memory
         if width != dims.d_model:
             self.key = Linear(width, dims.kv_heads * dims.head_size, bias=bias)
@@ -64,5 +66,6 @@ class CrossAttention(Attention):
                 k = self.key_norm(k, context)
             cache = cache and MemoryCache(k, v)
         assert context.memory_visible is not None
-        y: Tensor = context.kernel(q, k, v, context.memory_visible, None, self.dropout if self.training else 0.0)
+        dropout = self.dropout if self.training else 0.0
+        y: Tensor = context.kernel(q, k, v, context.memory_visible, None, dropout, self.soft_cap)
         return y.transpose(1, 2).flatten(2), cache

@@ -1,5 +1,7 @@
 """Tokens in, logits out."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -115,3 +117,38 @@ class MaskedHead(TiedHead):
     def forward(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
         """Logits."""
         return product(self.norm(F.gelu(self.transform(hidden))), self.weight, self.bias)
+
+
+class SoftCapped(Head):
+    """Another head whose logits are bent to stay between minus and plus ``cap`` (Gemma 2, 2024, arXiv:2408.00118).
+
+    Args:
+        dims: Sizes.
+        embedding: Says how many tokens there are.
+        head: Makes the other head.
+        cap: Bound of the logits.
+    """
+
+    def __init__(
+        self,
+        dims: Dims,
+        embedding: Embedding,
+        head: Callable[[Dims, Embedding], Head] = TiedHead,
+        cap: float = 30.0,
+    ) -> None:
+        super().__init__()
+        if cap <= 0:
+            raise SizeError("head.cap", f"is {cap}, must be above 0")
+        self.head = head(dims, embedding)
+        self.cap = cap
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """The other head's."""
+        return self.head.weight
+
+    def forward(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
+        """Logits; the bend in float32 at least, where large ones would be rounded together."""
+        logits: Tensor = self.head(hidden)
+        exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return ((exact / self.cap).tanh() * self.cap).to(logits.dtype)

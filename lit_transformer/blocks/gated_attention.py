@@ -23,6 +23,7 @@ class GatedAttention(Attention):
         bias: Whether the five products have a bias.
         dropout: Share of the attention weights that is dropped in training.
         qk_norm: Norm of each query and key over the head size; none if left out.
+        soft_cap: Scores are bent to stay between minus and plus this; left out: not.
     """
 
     score_products = ("query", "key", "gate")
@@ -33,8 +34,9 @@ class GatedAttention(Attention):
         bias: bool = False,
         dropout: float = 0.0,
         qk_norm: Callable[[Dims], Norm] | None = None,
+        soft_cap: float | None = None,
     ) -> None:
-        super().__init__(dims, bias, dropout, qk_norm)
+        super().__init__(dims, bias, dropout, qk_norm, soft_cap)
         self.gate = Linear(dims.d_model, dims.n_heads * dims.head_size, bias=bias)
 
     def gather(self, x: Tensor, context: Context, cache: LayerCache | None) -> tuple[Tensor, LayerCache | None]:

@@ -24,6 +24,12 @@ class Kernel(nn.Module):
     takes_bias = True
     """Whether a position that acts on the scores (ALiBi, T5) can be used with this kernel."""
 
+    takes_soft_cap = True
+    """Whether scores can be capped (Gemma 2)."""
+
+    takes_dropout = True
+    """Whether attention weights can be dropped in training."""
+
     takes_values = False
     """Whether it has ``weights``, so that a position that acts on the values (Shaw) can be used with this kernel."""
 
@@ -35,11 +41,17 @@ class Kernel(nn.Module):
         visible: Visibility,
         bias: Bias | None = None,
         dropout: float = 0.0,
+        soft_cap: float | None = None,
     ) -> Float[Tensor, "B H T K"]:
-        """Softmax of ``q k / sqrt(K) + bias`` over the visible keys, times ``v``."""
+        """Softmax of ``capped(q k / sqrt(K)) + bias`` over the visible keys, times ``v``.
+
+        With a ``soft_cap`` c, scores s become ``c tanh(s / c)`` and stay between -c and c.
+        """
         raise NotImplementedError
 
-    def weights(self, q: Tensor, k: Tensor, visible: Visibility, bias: Bias | None = None) -> Tensor:
+    def weights(
+        self, q: Tensor, k: Tensor, visible: Visibility, bias: Bias | None = None, soft_cap: float | None = None
+    ) -> Tensor:
         """Attention weights (B, H, T, S), of a kernel that ``takes_values``."""
         raise NotImplementedError
 
@@ -49,11 +61,15 @@ class EagerKernel(Kernel):
 
     takes_values = True
 
-    def weights(self, q: Tensor, k: Tensor, visible: Visibility, bias: Bias | None = None) -> Tensor:
+    def weights(
+        self, q: Tensor, k: Tensor, visible: Visibility, bias: Bias | None = None, soft_cap: float | None = None
+    ) -> Tensor:
         """Attention weights (B, H, T, S); softmax in float32 at least."""
         k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
         scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        if soft_cap is not None:
+            scores = (scores / soft_cap).tanh() * soft_cap
         if bias is not None:
             scores = scores + bias(EVERYTHING, EVERYTHING)
         scores = scores.masked_fill(~visible.dense.unsqueeze(1), -torch.inf)
@@ -62,10 +78,11 @@ class EagerKernel(Kernel):
         return weights.to(q.dtype)
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, visible: Visibility, bias: Bias | None = None, dropout: float = 0.0
-    ) -> Tensor:
+        self, q: Tensor, k: Tensor, v: Tensor, visible: Visibility, bias: Bias | None = None, dropout: float = 0.0,
+        soft_cap: float | None = None,
+    ) -> Tensor:  # fmt: skip
         """See the base class."""
-        weights = F.dropout(self.weights(q, k, visible, bias), dropout)
+        weights = F.dropout(self.weights(q, k, visible, bias, soft_cap), dropout)
         y: Tensor = weights @ v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
         return y
 
@@ -76,10 +93,15 @@ class SdpaKernel(Kernel):
     On a CPU without products in the type of ``q`` it works in float32 and rounds its result, which is no less accurate.
     """
 
+    takes_soft_cap = False
+
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, visible: Visibility, bias: Bias | None = None, dropout: float = 0.0
-    ) -> Tensor:
+        self, q: Tensor, k: Tensor, v: Tensor, visible: Visibility, bias: Bias | None = None, dropout: float = 0.0,
+        soft_cap: float | None = None,
+    ) -> Tensor:  # fmt: skip
         """See the base class."""
+        if soft_cap is not None:
+            raise SizeError("kernel", "SdpaKernel cannot cap scores; choose FlexKernel, BlockedKernel or EagerKernel")
         mask, causal, blind = None, False, None
         if bias is None and visible.hides_nothing:
             pass
@@ -127,8 +149,9 @@ class BlockedKernel(Kernel):
         self.keep_up_to = keep_up_to
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, visible: Visibility, bias: Bias | None = None, dropout: float = 0.0
-    ) -> Tensor:
+        self, q: Tensor, k: Tensor, v: Tensor, visible: Visibility, bias: Bias | None = None, dropout: float = 0.0,
+        soft_cap: float | None = None,
+    ) -> Tensor:  # fmt: skip
         """See the base class."""
         if bias is not None:
             raise SizeError("kernel", "BlockedKernel cannot add a position's bias; choose SdpaKernel or EagerKernel")
@@ -136,7 +159,7 @@ class BlockedKernel(Kernel):
         keys = k.shape[-2]
         together = max(1, min(batch, CACHED_SCORES // (heads * min(self.block, length) * keys)))
         y: Tensor = BlockedAttention.apply(  # type: ignore[no-untyped-call]
-            q, k, v, schedule(visible, batch, together, self.block), dropout, keys <= self.keep_up_to
+            q, k, v, schedule(visible, batch, together, self.block), dropout, keys <= self.keep_up_to, soft_cap
         )
         return y
 
@@ -147,22 +170,32 @@ class FastestKernel(Kernel):
     SDPA everywhere but in training on the CPU, in three cases: the mask is more than the lower triangle (packed
     documents, windows: blocks are skipped); 512 to 1,024 tokens (blocked takes 0.7 of the time); bfloat16 with matrix
     units up to 1,024 tokens, where SDPA's backward is its weak side. ``scripts/benchmark.py attention`` measures it.
+    Capped scores, which SDPA cannot make, are the blocked kernel's on the CPU; with a bias, and on other devices, they
+    are the eager one's: name ``FlexKernel`` there.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.sdpa = SdpaKernel()
         self.blocked = BlockedKernel()
+        self.eager = EagerKernel()
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, visible: Visibility, bias: Bias | None = None, dropout: float = 0.0
-    ) -> Tensor:
+        self, q: Tensor, k: Tensor, v: Tensor, visible: Visibility, bias: Bias | None = None, dropout: float = 0.0,
+        soft_cap: float | None = None,
+    ) -> Tensor:  # fmt: skip
         """See the base class."""
-        return self.choose(q, k, visible, bias)(q, k, v, visible, bias, dropout)  # type: ignore[no-any-return]
+        kernel = self.choose(q, k, visible, bias, soft_cap)
+        return kernel(q, k, v, visible, bias, dropout, soft_cap)  # type: ignore[no-any-return]
 
-    def choose(self, q: Tensor, k: Tensor, visible: Visibility, bias: Bias | None = None) -> Kernel:
+    def choose(
+        self, q: Tensor, k: Tensor, visible: Visibility, bias: Bias | None = None, soft_cap: float | None = None
+    ) -> Kernel:
         """The kernel for these queries and keys."""
         length, keys = q.shape[-2], k.shape[-2]
+        if soft_cap is not None:
+            plain = bias is None and q.device.type == "cpu" and type(q) is Tensor and not torch.compiler.is_compiling()
+            return self.blocked if plain else self.eager
         if bias is not None or q.device.type != "cpu" or type(q) is not Tensor or torch.compiler.is_compiling():
             return self.sdpa
         if not (visible.hides_nothing or visible.is_causal):

@@ -62,6 +62,14 @@ class Stack(nn.Module):
                 raise SizeError("kernel", f"{type(self.kernel).__name__} keeps no attention weights, which position "
                                 f"{type(position_in_use).__name__} needs; choose kernel EagerKernel")  # fmt: skip
 
+        for part in (part for each in self._layers for part in (each.attention, each.cross_attention)):
+            if getattr(part, "soft_cap", None) is not None and not self.kernel.takes_soft_cap:
+                raise SizeError("kernel", f"{type(self.kernel).__name__} cannot cap scores, which attention.soft_cap "
+                                "asks for; choose FlexKernel, BlockedKernel or EagerKernel")  # fmt: skip
+            if getattr(part, "dropout", 0.0) and not self.kernel.takes_dropout:
+                raise SizeError("attention.dropout", f"is set, and kernel {type(self.kernel).__name__} has none: set "
+                                "it to 0 (the layer's own dropout remains), or choose SdpaKernel")  # fmt: skip
+
     @property
     def masks(self) -> set[Mask]:
         """All masks in use, the stack's and those of layers of their own."""

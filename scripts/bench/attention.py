@@ -12,8 +12,8 @@ from typing import Any
 
 from bench.harness import Case, Contestant, Options, Prepare, add_common, progress, publish, race
 
-KERNELS = ("eager", "sdpa", "blocked", "fastest")
-MASKS = ("causal", "full", "window")
+KERNELS = ("eager", "sdpa", "blocked", "fastest", "flex")
+MASKS = ("causal", "full", "window", "sinks", "global", "strided", "fixed", "bigbird")
 DEFAULT = ["eager:causal", "sdpa:causal", "blocked:causal", "sdpa:window", "blocked:window"]
 
 
@@ -23,20 +23,31 @@ def contestant(kernel_name: str, mask_name: str) -> Callable[[Options], Prepare]
     def made(options: Options) -> Prepare:
         import torch
 
-        from lit_transformer.blocks import kernels, masks
+        from lit_transformer import blocks
+        from lit_transformer.blocks import masks
         from lit_transformer.blocks.context import Visibility
 
         def prepare() -> Case:
             batch, heads, length, size = (options[key] for key in ("batch", "heads", "length", "head_dim"))
             dtype = torch.bfloat16 if options["precision"] == "bf16" else torch.float32
-            kernel: kernels.Kernel = {
-                "eager": kernels.EagerKernel,
-                "sdpa": kernels.SdpaKernel,
-                "blocked": kernels.BlockedKernel,
-                "fastest": kernels.FastestKernel,
+            kernel: blocks.Kernel = {
+                "eager": blocks.EagerKernel,
+                "sdpa": blocks.SdpaKernel,
+                "blocked": blocks.BlockedKernel,
+                "fastest": blocks.FastestKernel,
+                "flex": blocks.FlexKernel,
             }[kernel_name]()
-            causal = masks.Causal()
-            mask = {"causal": causal, "full": masks.Full(), "window": causal & masks.SlidingWindow(options["window"])}
+            causal, window = masks.Causal(), masks.SlidingWindow(options["window"])
+            mask = {
+                "causal": causal,
+                "full": masks.Full(),
+                "window": causal & window,
+                "sinks": causal & (window | masks.Sinks(4)),
+                "global": window | masks.GlobalTokens(16),
+                "strided": causal & (window | masks.Dilated(options["window"])),
+                "fixed": causal & masks.FixedSparse(),
+                "bigbird": masks.BigBird(),
+            }
             sites = masks.Sites(torch.arange(length).unsqueeze(0))
             shape = (batch, length, heads, size)  # heads stand side by side, as projections leave them
             q, k, v, dy = (torch.randn(shape).to(dtype).transpose(1, 2) for _ in range(4))
@@ -62,7 +73,7 @@ def scores_megabytes(name: str, options: Options) -> float:
     square = options["length"] ** 2 / 2**20
     if name.startswith("eager"):
         return float(square * options["batch"] * options["heads"] * 4 * 4)
-    return square * 5 if name in ("sdpa:window", "fastest:window") else 0.0
+    return 0.0 if name.startswith("blocked") or name.endswith((":causal", ":full")) else square * 5
 
 
 def add_parser(commands: Any) -> None:

@@ -1,9 +1,12 @@
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 from discovery import close
 
-from lit_transformer.blocks import Embedding, LayerNorm, LinearHead, ScaledEmbedding, TiedHead
+from lit_transformer.blocks import Embedding, LayerNorm, LinearHead, MaskedHead, ScaledEmbedding, SoftCapped, TiedHead
+from lit_transformer.blocks.loss import ChunkedCrossEntropy
 from lit_transformer.dims import Dims, SizeError
 from lit_transformer.errors import UserError
 from lit_transformer.networks import DecoderOnly
@@ -36,8 +39,6 @@ def test_token_types_are_added():
 
 
 def test_normalised_behind_the_position():
-    from functools import partial
-
     from lit_transformer.blocks import Learned
 
     network = DecoderOnly(
@@ -64,3 +65,34 @@ def test_tied_and_untied():
     assert untied.head.weight is not untied.embedding.weight
     assert untied.parameter_count() - tied.parameter_count() == 5 * 16
     assert isinstance(tied.head, TiedHead) and "head.weight" in untied.state_dict()
+
+
+def test_masked_head_is_berts():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(vocab_size=11, hidden_size=16, layer_norm_eps=1e-5)
+    theirs = transformers.models.bert.modeling_bert.BertLMPredictionHead(config)
+    embedding = drawn(Embedding(11, DIMS))
+    ours = drawn(MaskedHead(DIMS, embedding))
+    theirs.decoder.weight, theirs.bias = embedding.weight, ours.bias
+    theirs.decoder.bias = ours.bias
+    theirs.transform.dense.load_state_dict(ours.transform.state_dict())
+    theirs.transform.LayerNorm.load_state_dict(ours.norm.state_dict())
+    hidden = torch.randn(2, 3, 16)
+    close(ours(hidden), theirs(hidden), 1e-5)
+    assert ours.weight is embedding.weight
+
+
+def test_capped_logits_stay_within_bounds_and_reach_the_loss():
+    network = DecoderOnly(Vocabulary(3000, max_len=8), DIMS, head=partial(SoftCapped, cap=2.0))
+    plain = DecoderOnly(Vocabulary(3000, max_len=8), DIMS)
+    for each in (network, plain):
+        each.embedding.weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    plain.stack.load_state_dict(network.stack.state_dict())
+    output, free = network(TOKENS), plain(TOKENS)
+    close(output.logits, (free.logits / 2).tanh() * 2, 1e-5)
+    assert free.logits.abs().max() > 2 >= output.logits.abs().max()
+    targets = torch.tensor([[1, 2, 3], [4, 5, -100]])
+    expected = F.cross_entropy(output.logits.flatten(0, 1), targets.flatten(), reduction="sum")
+    close(ChunkedCrossEntropy()(output.hidden, output.head, targets), expected, 1e-5)
+    with pytest.raises(SizeError, match="head.cap"):
+        SoftCapped(DIMS, network.embedding, cap=0)

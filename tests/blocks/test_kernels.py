@@ -1,16 +1,20 @@
 """Every kernel against the eager one: values and gradients, whatever the mask, the groups, the lengths and the type."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
 
-from lit_transformer.blocks import blocked, kernels, products, schedule
+from lit_transformer.blocks import ALiBi, Attention, Layer, Stack, blocked, kernels, products, schedule
 from lit_transformer.blocks.context import Visibility
+from lit_transformer.blocks.flex import FlexKernel
 from lit_transformer.blocks.kernels import BlockedKernel, EagerKernel, FastestKernel, Kernel, SdpaKernel
 from lit_transformer.blocks.masks import Causal, Full, GlobalTokens, Mask, PrefixCausal, Sinks, Sites, SlidingWindow
-from lit_transformer.dims import SizeError
+from lit_transformer.dims import Dims, SizeError
 
-KERNELS = [SdpaKernel(), BlockedKernel(8), BlockedKernel(8, keep_up_to=0), BlockedKernel(), FastestKernel()]
+CAPPING = [BlockedKernel(8), BlockedKernel(8, keep_up_to=0), FastestKernel(), FlexKernel()]
+KERNELS = [SdpaKernel(), BlockedKernel(), *CAPPING]
 MASKS = [Full(), Causal(), Causal() & SlidingWindow(5), Causal() & (SlidingWindow(3) | Sinks(2)), GlobalTokens(2)]
 
 
@@ -26,9 +30,9 @@ def inputs(b: int, h: int, g: int, t: int, s: int, k: int = 4, dtype: torch.dtyp
     return [torch.randn(shape, dtype=dtype).transpose(1, 2).requires_grad_() for shape in shapes]
 
 
-def run(kernel: Kernel, qkv: list[Tensor], visible: Visibility) -> list[Tensor]:
+def run(kernel: Kernel, qkv: list[Tensor], visible: Visibility, soft_cap: float | None = None) -> list[Tensor]:
     """Output and gradients."""
-    y = kernel(*qkv, visible)
+    y = kernel(*qkv, visible, soft_cap=soft_cap)
     weight = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)
     return [y, *torch.autograd.grad((y * weight).sum(), qkv)]
 
@@ -62,6 +66,60 @@ def test_prefix_of_each_row(kernel: Kernel) -> None:
     prefix = torch.arange(20).unsqueeze(0) < torch.tensor([[0], [3], [13], [20]])
     visible = visibility(PrefixCausal(), 20, 20, prefix=prefix)
     agree(run(kernel, inputs(4, 2, 2, 20, 20), visible), run(EagerKernel(), inputs(4, 2, 2, 20, 20), visible), 1e-10)
+
+
+@pytest.mark.parametrize("kernel", CAPPING, ids=lambda k: f"{type(k).__name__}{vars(k).get('block', '')}")
+def test_capped_scores(kernel: Kernel) -> None:
+    """As eager does it; and eager as Gemma 2's formula says, which bites at scores around the cap."""
+    visible = visibility(Causal() & SlidingWindow(7), 20, 20)
+    ours = run(kernel, inputs(3, 4, 2, 20, 20), visible, 0.5)
+    agree(ours, run(EagerKernel(), inputs(3, 4, 2, 20, 20), visible, 0.5), 1e-10)
+    q, k, v = inputs(3, 2, 2, 20, 20)
+    scores = ((q @ k.mT / 2) / 0.5).tanh() * 0.5
+    expected = scores.masked_fill(~visible.dense, -torch.inf).softmax(-1) @ v
+    torch.testing.assert_close(EagerKernel()(q, k, v, visible, soft_cap=0.5), expected)
+    assert not torch.allclose(EagerKernel()(q, k, v, visible), expected)
+
+
+def test_what_a_kernel_cannot_do_is_refused_when_the_network_is_built() -> None:
+    dims = Dims(16, 1, 2, max_len=8)
+    capped = partial(Layer, attention=partial(Attention, soft_cap=50.0))
+    with pytest.raises(SizeError, match="SdpaKernel cannot cap"):
+        Stack(dims, capped, kernel=SdpaKernel())
+    Stack(dims, capped, kernel=FlexKernel())
+    with pytest.raises(SizeError, match="attention.dropout"):
+        Stack(dims, partial(Layer, attention=partial(Attention, dropout=0.1)), kernel=FlexKernel())
+    with pytest.raises(SizeError, match="soft_cap"):
+        Attention(dims, soft_cap=0.0)
+
+
+def test_flex_attention_is_what_is_written_out() -> None:
+    """PyTorch's own flex attention, which has no gradient on the CPU, with mask, documents, groups, bias and cap."""
+    documents = torch.tensor([[0] * 90 + [1] * 60, [-1] * 30 + [2] * 120])
+    positions, dims = torch.arange(150).unsqueeze(0), Dims(16, 1, 4, 2, max_len=256)
+    q, k, v = (x.detach().float() for x in inputs(2, 4, 2, 150, 150))
+    for mask in (Causal() & SlidingWindow(40), Full()):
+        for bias in (None, ALiBi(dims).bias(q, k, positions, positions)):
+            visible = visibility(mask, 150, 150, documents)
+            expected = EagerKernel()(q, k, v, visible, bias, soft_cap=2.0)
+            with torch.no_grad():
+                fused = FlexKernel()(q, k, v, visible, bias, soft_cap=2.0)
+            torch.testing.assert_close(fused, expected, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(FlexKernel()(q, k, v, visible, bias, soft_cap=2.0), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mask", MASKS, ids=repr)
+@pytest.mark.parametrize("soft_cap", [None, 5.0])
+def test_compiled_flex_attention(mask: Mask, soft_cap: float | None) -> None:
+    """Values and gradients on the accelerator, against the eager kernel there."""
+    index = torch.arange(300, device="cuda").unsqueeze(0)
+    visible = Visibility(mask, Sites(index), Sites(index))
+    found = []
+    for kernel in (FlexKernel(), EagerKernel()):
+        qkv = [x.detach().float().cuda().requires_grad_() for x in inputs(2, 4, 2, 300, 300, 32)]
+        found.append(run(kernel, qkv, visible, soft_cap))
+    agree(*found, 2e-2)
 
 
 def test_values_may_have_another_size_than_keys() -> None:

@@ -92,7 +92,7 @@ def test_architecture(network, position, masks, record_property):
 def run(model: Network):
     """A forward pass with tokens for whatever the architecture asks."""
     parameters = inspect.signature(model.forward).parameters.values()
-    required = [each.name for each in parameters if each.default is each.empty]
+    required = [each.name for each in parameters if each.default is each.empty or each.name == "source"]
     return model(**{name: torch.randint(5, 11, (2, LENGTH)) for name in required})
 
 
