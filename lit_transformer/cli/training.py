@@ -32,12 +32,13 @@ from lit_transformer.cli.defaults import (
 )
 from lit_transformer.cli.resolution import LOGGER_FOLDER_ARGUMENTS, Resolution, trainer_parameters
 from lit_transformer.cli.run_folder import ROOT, RunFolder, RunRecord, announce, run_folder_of
+from lit_transformer.data.classification import Classes
 from lit_transformer.errors import EXIT_DONE, EnvironmentFault, UserError
 from lit_transformer.training.trainer import Trainer
 from lit_transformer.vocabulary import Vocabulary
 
 # A dataclass is parsed as a group of options, whose required ones a link does not fill in; as a class it is one value.
-set_parsing_settings(subclasses_enabled=[Vocabulary])
+set_parsing_settings(subclasses_enabled=[Vocabulary, Classes])
 
 
 class TrainingCLI(LightningCLI):
@@ -74,6 +75,8 @@ class TrainingCLI(LightningCLI):
         filled_in = self.resolution.filled_in()
         if "vocabulary" in filled_in:
             parser.link_arguments("data.vocabulary", "model.init_args.vocabulary", apply_on="instantiate")
+        if "classes" in filled_in:
+            parser.link_arguments("data", "model.init_args.classes", classes_of, apply_on="instantiate")
         if "max_steps" in filled_in:
             parser.link_arguments("trainer.max_steps", "model.init_args.max_steps")
 
@@ -128,6 +131,18 @@ class TrainingCLI(LightningCLI):
             config["logger"] = False
             config["enable_checkpointing"] = False
         return Trainer(**config)
+
+
+def classes_of(data: Any) -> Classes:
+    """What the data says of its labels.
+
+    Raises:
+        UserError: It has none.
+    """
+    if not hasattr(type(data), "classes"):
+        raise UserError(f"data: {type(data).__name__} has no classes, which the model needs; use ClassificationData")
+    classes: Classes = data.classes
+    return classes
 
 
 def run(arguments: Arguments, argv: Sequence[str]) -> int:

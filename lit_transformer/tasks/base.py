@@ -33,6 +33,8 @@ class Task(LightningModule):
     """
 
     network: Network
+    writes_text = True
+    """Whether the network, if it decodes, is trained to write text, of which samples can be shown."""
 
     def __init__(
         self,

@@ -49,6 +49,9 @@ class Classification(Task):
         label_smoothing: Share of the label's probability that is spread over all classes.
     """
 
+    writes_text = False
+    class_weights: Tensor
+
     def __init__(
         self,
         network: NetworkFactory,

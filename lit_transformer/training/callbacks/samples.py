@@ -11,7 +11,7 @@ from lit_transformer.networks.base import Network
 
 
 class Samples(Callback):
-    """Writes generated text to TensorBoard (``samples``) after each validation.
+    """Writes generated text to TensorBoard (``samples``) after each validation, of tasks and networks that write text.
 
     Args:
         prompts: Beginnings to go on from; an empty one starts a document.
@@ -47,6 +47,9 @@ class Samples(Callback):
         ):
             return
         network = cast(Network, pl_module.network)
+        decodes = type(network).new_cache is not Network.new_cache
+        if not decodes or not getattr(pl_module, "writes_text", True):
+            return
         self.latest = [
             sample_text(network, tokenizer, prompt, self.max_new_tokens, self.temperature, self.top_k, self.seed)
             for prompt in self.prompts
