@@ -37,7 +37,7 @@ class BaseAttention(nn.Module):
         """Every token gathers from the tokens it may see; returns the cache with the new tokens in it."""
         raise NotImplementedError
 
-    def new_cache(self, batch: int, max_len: int, device: torch.device, dtype: torch.dtype) -> LayerCache:
+    def new_cache(self, batch: int, max_len: int, device: torch.device, dtype: torch.dtype) -> Any:
         """Room for ``max_len`` tokens."""
         raise NotImplementedError
 

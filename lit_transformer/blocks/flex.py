@@ -42,8 +42,9 @@ class FlexKernel(Kernel):
         change = score_mod(bias, soft_cap)
         if q.device.type == "cpu" and torch.is_grad_enabled():
             return written_out(q, k, v, change, visible)
-        attention = flex_attention if q.device.type == "cpu" else compiled(flex_attention)
-        y: Tensor = attention(q, k, v, change, visible.block_mask, enable_gqa=q.shape[1] != k.shape[1])
+        attention: Callable[..., Any] = flex_attention if q.device.type == "cpu" else compiled(flex_attention)
+        grouped = q.shape[1] != k.shape[1]
+        y: Tensor = attention(q, k, v, change, visible.block_mask, enable_gqa=grouped)
         return y
 
 
@@ -71,7 +72,8 @@ def written_out(q: Tensor, k: Tensor, v: Tensor, change: Callable[..., Tensor] |
     seen = over_pairs(visible.mask_mod, ())(*index)
     blind = ~seen.any(-1, keepdim=True)
     weights = scores.masked_fill(~seen & ~blind, -torch.inf).softmax(-1).masked_fill(blind, 0.0)
-    return weights.to(v.dtype) @ v.repeat_interleave(groups, dim=1)
+    y: Tensor = weights.to(v.dtype) @ v.repeat_interleave(groups, dim=1)
+    return y
 
 
 def over_pairs(function: Callable[..., Tensor], first: tuple[int, ...]) -> Callable[..., Tensor]:

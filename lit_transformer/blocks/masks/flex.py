@@ -30,7 +30,7 @@ def block_mask(visible: MaskMod, batch: int | None, q_len: int, k_len: int, devi
     """Which blocks hold anything visible; ``batch`` None: the same for all rows."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    return create_block_mask(visible, batch, None, q_len, k_len, device=device)  # type: ignore[arg-type]
+    return create_block_mask(visible, batch, None, q_len, k_len, device=device)
 
 
 @lru_cache(maxsize=64)
