@@ -42,7 +42,8 @@ class FlexKernel(Kernel):
         change = score_mod(bias, soft_cap)
         if q.device.type == "cpu" and torch.is_grad_enabled():
             return written_out(q, k, v, change, visible)
-        attention: Callable[..., Any] = flex_attention if q.device.type == "cpu" else compiled(flex_attention)
+        plain: Any = flex_attention
+        attention = plain if q.device.type == "cpu" else compiled(plain)
         grouped = q.shape[1] != k.shape[1]
         y: Tensor = attention(q, k, v, change, visible.block_mask, enable_gqa=grouped)
         return y
