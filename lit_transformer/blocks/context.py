@@ -149,3 +149,11 @@ class Context:
         weights = F.dropout(self.kernel.weights(q, k, self.visible, bias, soft_cap), dropout)
         y = weights @ v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
         return y + self.position.values(weights, self.q_state, self.k_state)
+
+    def attend_to_memory(
+        self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, soft_cap: float | None = None
+    ) -> Tensor:
+        """The kernel's result (B, H, T, K) for queries over the memory's keys, where no position acts."""
+        assert self.memory_visible is not None
+        y: Tensor = self.kernel(q, k, v, self.memory_visible, None, dropout, soft_cap)
+        return y

@@ -65,7 +65,5 @@ class CrossAttention(Attention):
             if self.key_norm is not None:
                 k = self.key_norm(k, context)
             cache = cache and MemoryCache(k, v)
-        assert context.memory_visible is not None
-        dropout = self.dropout if self.training else 0.0
-        y: Tensor = context.kernel(q, k, v, context.memory_visible, None, dropout, self.soft_cap)
+        y = context.attend_to_memory(q, k, v, self.dropout if self.training else 0.0, self.soft_cap)
         return y.transpose(1, 2).flatten(2), cache
