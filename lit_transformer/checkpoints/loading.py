@@ -38,6 +38,7 @@ class Loaded:
         step: Optimizer steps of training.
         path: The file.
         fingerprint: The tokenizer's fingerprint when the checkpoint was written.
+        others: The task's own weights beside the network (a label head), under the task's names.
         checkpoint: The rest of the file's content.
     """
 
@@ -47,7 +48,22 @@ class Loaded:
     step: int
     path: Path
     fingerprint: str | None = None
+    others: dict[str, Tensor] = field(default_factory=dict, repr=False)
     checkpoint: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def task(self) -> str | None:
+        """Name of the class of the task that trained it; None where the file does not say."""
+        stored = self.checkpoint.get("hyper_parameters")
+        name = stored.get("class_path") if isinstance(stored, Mapping) else None
+        return name.rpartition(".")[2] if isinstance(name, str) else None
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The task's arguments, as the recipe said them."""
+        stored = self.checkpoint.get("hyper_parameters")
+        section = stored.get("init_args", stored) if isinstance(stored, Mapping) else None
+        return section if isinstance(section, Mapping) else {}
 
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Refuses another tokenizer than the one of training; see ``check_tokenizer``."""
@@ -71,7 +87,8 @@ def load_network(path: str | Path, weights: Weights = "auto") -> Loaded:
     path = Path(path)
     checkpoint = read(path)
     vocabulary = _vocabulary(path, checkpoint)
-    values = network_weights(path, checkpoint, weights)
+    everything = task_weights(path, checkpoint, weights)
+    values = {name.removeprefix(_PREFIX): value for name, value in everything.items() if name.startswith(_PREFIX)}
     factory = _network_factory(path, checkpoint, len(values))
     try:
         with torch.device("meta"):
@@ -88,12 +105,23 @@ def load_network(path: str | Path, weights: Weights = "auto") -> Loaded:
         step=checkpoint["global_step"],
         path=path,
         fingerprint=checkpoint.get("tokenizer_sha256"),
+        others={name: value for name, value in everything.items() if not name.startswith(_PREFIX)},
         checkpoint={k: v for k, v in checkpoint.items() if k not in ("state_dict", "optimizer_states", EMA)},
     )
 
 
 def network_weights(path: str | Path, checkpoint: Mapping[str, Any], weights: Weights = "auto") -> dict[str, Tensor]:
     """The network's weights in a checkpoint, under the network's own names.
+
+    Raises:
+        UserError: As ``task_weights``.
+    """
+    state = task_weights(path, checkpoint, weights)
+    return {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
+
+
+def task_weights(path: str | Path, checkpoint: Mapping[str, Any], weights: Weights = "auto") -> dict[str, Tensor]:
+    """All weights in a checkpoint, under the task's names.
 
     Raises:
         UserError: The average is asked for and there is none, or a value is no plain tensor with its own bytes.
@@ -112,7 +140,7 @@ def network_weights(path: str | Path, checkpoint: Mapping[str, Any], weights: We
             raise UserError(f"{path}: {name} is not a plain tensor")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise UserError(f"{path}: {name} claims more elements than the file holds")
-    return {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
+    return state
 
 
 def fill(network: nn.Module, values: Mapping[str, Tensor], source: str) -> None:

@@ -2,6 +2,7 @@
 
 from lit_transformer.generation.banned_text import BannedText
 from lit_transformer.generation.beam import Certain, Eager, Likely, Patience, beam_search
+from lit_transformer.generation.classification import Classifier, Label
 from lit_transformer.generation.decoding import Completion, generate
 from lit_transformer.generation.devices import device_of
 from lit_transformer.generation.model import Model
@@ -31,14 +32,16 @@ from lit_transformer.generation.samplers import (
 from lit_transformer.generation.scoring import Score, score
 from lit_transformer.generation.speculative import Acceptance, Draft, DraftNetwork, PromptLookup, generate_speculatively
 from lit_transformer.generation.streaming import StopStrings, TextStream
-from lit_transformer.generation.text import complete, sample_text
+from lit_transformer.generation.text import Prompting, SourcePrompting, complete, sample_text
+from lit_transformer.generation.translation import Translator
 from lit_transformer.generation.truncation import Epsilon, Eta, Mirostat, TypicalP
 
 __all__ = [
-    "Acceptance", "BannedText", "BannedWords", "Certain", "Choice", "Completion", "Draft", "DraftNetwork", "Eager",
-    "Epsilon", "Eta", "FrequencyPenalty", "Greedy", "History", "Likely", "LogitBias", "LogitsProcessor", "MinNewTokens",
-    "MinP", "Mirostat", "Model", "Multinomial", "NoRepeatNGram", "Patience", "PresencePenalty", "PromptLookup",
-    "RepetitionPenalty", "Runner", "Sampler", "Score", "StopStrings", "Temperature", "TextStream", "TopK", "TopP",
-    "TypicalP", "beam_search", "complete", "device_of", "generate", "generate_speculatively", "sample_text",
-    "sampler_of", "score",
+    "Acceptance", "BannedText", "BannedWords", "Certain", "Choice", "Classifier", "Completion", "Draft",
+    "DraftNetwork", "Eager", "Epsilon", "Eta", "FrequencyPenalty", "Greedy", "History", "Label", "Likely",
+    "LogitBias", "LogitsProcessor", "MinNewTokens", "MinP", "Mirostat", "Model", "Multinomial", "NoRepeatNGram",
+    "Patience", "PresencePenalty", "PromptLookup", "Prompting", "RepetitionPenalty", "Runner", "Sampler", "Score",
+    "SourcePrompting", "StopStrings", "Temperature", "TextStream", "TopK", "TopP", "Translator", "TypicalP",
+    "beam_search", "complete", "device_of", "generate", "generate_speculatively", "sample_text", "sampler_of",
+    "score",
 ]  # fmt: skip

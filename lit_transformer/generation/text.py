@@ -31,6 +31,49 @@ OnText = Callable[[Completion, str], None]
 """Called with a completion and the text that was added to it, as soon as it is certain."""
 
 
+class Prompting:
+    """How a text becomes what decoding starts from; this base: the new text continues it.
+
+    Args:
+        tokenizer: The network's.
+        vocabulary: Its special ids.
+    """
+
+    continues = True
+    """Whether the new text continues the prompt."""
+
+    def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
+        self.tokenizer = tokenizer
+        self.vocabulary = vocabulary
+
+    def __call__(self, prompt: str) -> list[int]:
+        """Token ids to start from.
+
+        Raises:
+            UserError: The text cannot be encoded.
+        """
+        return encode_prompt(self.tokenizer, self.vocabulary, prompt)
+
+
+class SourcePrompting(Prompting):
+    """The prompt is a whole text to be answered (translated, repaired), and ends like one.
+
+    Args:
+        tokenizer: That of the sources.
+        end: The token that ends one.
+    """
+
+    continues = False
+
+    def __init__(self, tokenizer: Tokenizer, end: int) -> None:
+        self.tokenizer = tokenizer
+        self.end = end
+
+    def __call__(self, prompt: str) -> list[int]:
+        """See the base class."""
+        return [*encode_known(self.tokenizer, prompt), self.end]
+
+
 def encode_prompt(tokenizer: Tokenizer, vocabulary: Vocabulary, prompt: str) -> list[int]:
     """Token ids to start from, behind the token that begins a sequence where there is one.
 
@@ -71,16 +114,18 @@ def complete(
     *,
     stop: Sequence[str] = (),
     on_text: OnText | None = None,
+    prompting: Prompting | None = None,
     **options: Any,
 ) -> list[Completion]:
     """Completes texts: ``generate`` with a tokenizer around it.
 
     Args:
-        network: A decoder-only network.
+        network: One that writes text.
         tokenizer: The one that it was trained with.
         prompts: Texts, which may be empty.
         stop: Strings that end a completion, whatever tokens they come in; its text ends before them.
         on_text: Is called with each piece of text as soon as it is certain.
+        prompting: How prompts are encoded; left out: the new text continues them.
         options: ``generate``'s: sampler, max_new_tokens, stop_ids, samples, seed, context, log_probabilities.
 
     Returns:
@@ -90,14 +135,16 @@ def complete(
         UserError: A prompt that cannot be encoded or is longer than the context.
     """
     completions: list[Completion] = []
+    prompting = prompting or Prompting(tokenizer, network.vocabulary)
     if not stop and on_text is None:
-        rows = [encode_prompt(tokenizer, network.vocabulary, prompt) for prompt in prompts]
+        rows = [prompting(prompt) for prompt in prompts]
         completions = generate(network, rows, **options)
         for completion in completions:
-            start = rows[completion.prompt] if prompts[completion.prompt] else []
+            start = rows[completion.prompt] if prompts[completion.prompt] and prompting.continues else []
             completion.text = text_behind(tokenizer, start, completion.tokens)
         return completions
-    for completion, piece in stream(network, tokenizer, prompts, completions=completions, stop=stop, **options):
+    options = {**options, "stop": stop, "prompting": prompting}
+    for completion, piece in stream(network, tokenizer, prompts, completions=completions, **options):
         if on_text is not None:
             on_text(completion, piece)
     return completions
@@ -110,27 +157,30 @@ def stream(
     *,
     completions: list[Completion],
     stop: Sequence[str] = (),
+    prompting: Prompting | None = None,
     **options: Any,
 ) -> Iterator[tuple[Completion, str]]:
     """Completes texts as an iterator over pieces: yields a completion and the text that was added to it.
 
     Args:
-        network: A decoder-only network.
+        network: One that writes text.
         tokenizer: The one that it was trained with.
         prompts: Texts, which may be empty.
         completions: Is filled with the completions at the start.
         stop: Strings that end a completion.
+        prompting: How prompts are encoded; left out: the new text continues them.
         options: ``generate``'s.
     """
-    rows = [encode_prompt(tokenizer, network.vocabulary, prompt) for prompt in prompts]
+    prompting = prompting or Prompting(tokenizer, network.vocabulary)
+    rows = [prompting(prompt) for prompt in prompts]
     StopStrings(stop)  # refused before anything is decoded, not at the first token
-    watches: dict[tuple[int, int], _Watch] = {}
+    watches: dict[tuple[int, int], Watch] = {}
 
-    def watch_of(completion: Completion) -> "_Watch":
+    def watch_of(completion: Completion) -> Watch:
         key = completion.prompt, completion.sample
         if key not in watches:
-            start = rows[completion.prompt] if prompts[completion.prompt] else []
-            watches[key] = _Watch(TextStream(tokenizer.decode, start), StopStrings(stop))
+            start = rows[completion.prompt] if prompts[completion.prompt] and prompting.continues else []
+            watches[key] = Watch(TextStream(tokenizer.decode, start), StopStrings(stop))
         return watches[key]
 
     for grown in decode(network, rows, completions=completions, **options):
@@ -142,8 +192,13 @@ def stream(
             yield completion, piece
 
 
-class _Watch:
-    """Follows one completion as text."""
+class Watch:
+    """Follows one completion as text.
+
+    Args:
+        stream: Makes text of its tokens.
+        stops: What ends it.
+    """
 
     def __init__(self, stream: TextStream, stops: StopStrings) -> None:
         self.stream = stream

@@ -54,3 +54,11 @@ def build(type_: Any, config: Any, imports: ImportList | None = None, source: st
         raise
     except Exception as error:
         raise RecipeError(one_line(error), source) from error
+
+
+def described(part: Any) -> Any:
+    """What ``build`` makes an equal part of: for parts whose attributes are their arguments, and for plain values."""
+    if part is None or isinstance(part, (bool, int, float, str)):
+        return part
+    arguments = {name: described(value) for name, value in vars(part).items()}
+    return {"class_path": f"{type(part).__module__}.{type(part).__qualname__}", "init_args": arguments}

@@ -19,10 +19,11 @@ from torchmetrics.classification import (
 from lit_transformer.analysis.confusion import confusion_picture
 from lit_transformer.blocks.pooling import LabelHead, Mean, Pooling
 from lit_transformer.data.batch import IGNORED, LabelBatch
-from lit_transformer.data.classification import Classes
+from lit_transformer.data.classification import Classes, ClassificationData
 from lit_transformer.dims import Dims
 from lit_transformer.errors import UserError
 from lit_transformer.networks import DepthScaled, Output, initialise
+from lit_transformer.recipe.building import described
 from lit_transformer.tasks.base import NetworkFactory, Task
 from lit_transformer.tasks.class_weights import ClassWeights
 from lit_transformer.training.optimizers import OptimizerFactory
@@ -152,9 +153,13 @@ class Classification(Task):
         ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the names of the classes."""
+        """Adds the names of the classes, and how the data makes a sequence of texts."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["classes"] = list(self.classes.names)
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, ClassificationData):
+            checkpoint["layout"] = described(data.layout)
+            checkpoint["text_fields"] = list(data.text)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses weights of another network or for other classes, in one line."""
