@@ -11,6 +11,7 @@ from lit_transformer.blocks.context import Context, Visibility
 from lit_transformer.blocks.cross_attention import CrossAttention
 from lit_transformer.blocks.differential_attention import DifferentialAttention
 from lit_transformer.blocks.embedding import (
+    BiasedHead,
     Embedding,
     Head,
     LinearHead,
@@ -75,6 +76,7 @@ from lit_transformer.blocks.position import (
     LinearScaling,
     Llama3Scaling,
     NoPosition,
+    NormedPosition,
     Position,
     Randomised,
     RelativeBias,
@@ -88,7 +90,9 @@ from lit_transformer.blocks.position import (
 from lit_transformer.blocks.residual import (
     DeepNorm,
     LayerScale,
+    OpenStart,
     Parallel,
+    ParallelNorms,
     PostNorm,
     PreNorm,
     Residual,
@@ -110,17 +114,18 @@ from lit_transformer.blocks.routing import (
 from lit_transformer.blocks.stack import Stack
 
 __all__ = [
-    "ALiBi", "Activation", "And", "Attention", "Auxiliary", "Balance", "BaseAttention", "BatchNorm", "BiasBalancing",
-    "BigBird", "Bilinear", "BlockSparse", "BlockedKernel", "Cache", "Capacity", "Causal", "CausalRelativeBias", "CoPE",
-    "Context", "CrossAttention", "DeepNorm", "DifferentialAttention", "Dilated", "Dispatch", "Documents", "Dropless",
-    "DynamicNTK", "DynamicTanh", "EagerKernel", "Embedding", "Experts", "FIRE", "FastestKernel", "FeedForward",
-    "FixedSparse", "FlexKernel", "Full", "GEGLU", "GELU", "GLU", "Gated", "GatedAttention", "GlobalTokens", "Head",
-    "Identity", "InterpolatedLearned", "Kernel", "LatentAttention", "Layer", "LayerCache", "LayerNorm", "LayerScale",
-    "Learned", "LinearAttention", "LinearHead", "LinearScaling", "Llama3Scaling", "LoadBalancingLoss", "MLP", "Mask",
-    "MaskedHead", "Memory", "MixtureOfExperts", "NTK", "NoNorm", "NoPosition", "Norm", "Or", "Parallel", "Position",
-    "PositiveELU", "PostNorm", "PreNorm", "PrefixCausal", "RMSNorm", "Randomised", "ReGLU", "ReLU", "ReZero",
-    "RecurrentState", "RelativeBias", "Residual", "RoPE", "Router", "RouterZLoss", "Routing", "Sandwich",
-    "ScaledEmbedding", "Scaling", "SdpaKernel", "Shaw", "SiLU", "Sigmoid", "SigmoidRouter", "Sinks", "Sinusoidal",
-    "Sites", "SlidingWindow", "SoftCapped", "SoftmaxRouter", "SquaredReLU", "Stack", "SwiGLU", "SwitchRouter", "Tanh",
-    "TiedHead", "Visibility", "XPos", "YaRN", "update_balance",
+    "ALiBi", "Activation", "And", "Attention", "Auxiliary", "Balance", "BaseAttention", "BatchNorm",
+    "BiasBalancing", "BiasedHead", "BigBird", "Bilinear", "BlockSparse", "BlockedKernel", "Cache", "Capacity",
+    "Causal", "CausalRelativeBias", "CoPE", "Context", "CrossAttention", "DeepNorm", "DifferentialAttention",
+    "Dilated", "Dispatch", "Documents", "Dropless", "DynamicNTK", "DynamicTanh", "EagerKernel", "Embedding",
+    "Experts", "FIRE", "FastestKernel", "FeedForward", "FixedSparse", "FlexKernel", "Full", "GEGLU", "GELU", "GLU",
+    "Gated", "GatedAttention", "GlobalTokens", "Head", "Identity", "InterpolatedLearned", "Kernel",
+    "LatentAttention", "Layer", "LayerCache", "LayerNorm", "LayerScale", "Learned", "LinearAttention", "LinearHead",
+    "LinearScaling", "Llama3Scaling", "LoadBalancingLoss", "MLP", "Mask", "MaskedHead", "Memory",
+    "MixtureOfExperts", "NTK", "NoNorm", "NoPosition", "Norm", "NormedPosition", "OpenStart", "Or", "Parallel",
+    "ParallelNorms", "Position", "PositiveELU", "PostNorm", "PreNorm", "PrefixCausal", "RMSNorm", "Randomised",
+    "ReGLU", "ReLU", "ReZero", "RecurrentState", "RelativeBias", "Residual", "RoPE", "Router", "RouterZLoss",
+    "Routing", "Sandwich", "ScaledEmbedding", "Scaling", "SdpaKernel", "Shaw", "SiLU", "Sigmoid", "SigmoidRouter",
+    "Sinks", "Sinusoidal", "Sites", "SlidingWindow", "SoftCapped", "SoftmaxRouter", "SquaredReLU", "Stack",
+    "SwiGLU", "SwitchRouter", "Tanh", "TiedHead", "Visibility", "XPos", "YaRN", "update_balance",
 ]  # fmt: skip

@@ -65,6 +65,7 @@ class Attention(BaseAttention):
         dropout: Share of the attention weights that is dropped in training.
         qk_norm: Norm of each query and key over the head size (Henry et al., 2020, arXiv:2010.04245); none if left out.
         soft_cap: Scores are bent to stay between minus and plus this (Gemma 2, 2024, arXiv:2408.00118); left out: not.
+        output_bias: Whether the product that writes into the stream has a bias; left out: as the others (Qwen2: not).
     """
 
     score_products: tuple[str, ...] = ("query", "key")
@@ -76,6 +77,7 @@ class Attention(BaseAttention):
         dropout: float = 0.0,
         qk_norm: Callable[[Dims], Norm] | None = None,
         soft_cap: float | None = None,
+        output_bias: bool | None = None,
     ) -> None:
         super().__init__(dims)
         if soft_cap is not None and soft_cap <= 0:
@@ -85,7 +87,8 @@ class Attention(BaseAttention):
         self.query = Linear(dims.d_model, dims.n_heads * dims.head_size, bias=bias)
         self.key = Linear(dims.d_model, dims.kv_heads * dims.head_size, bias=bias)
         self.value = Linear(dims.d_model, dims.kv_heads * dims.head_size, bias=bias)
-        self.output = ResidualLinear(dims.n_heads * dims.head_size, dims.d_model, bias=bias)
+        writes_bias = bias if output_bias is None else output_bias
+        self.output = ResidualLinear(dims.n_heads * dims.head_size, dims.d_model, bias=writes_bias)
         head = replace(dims, d_model=dims.head_size, n_heads=1, n_kv_heads=1, head_dim=dims.head_size)
         self.query_norm = qk_norm(head) if qk_norm else None
         self.key_norm = qk_norm(head) if qk_norm else None

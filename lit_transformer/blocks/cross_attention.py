@@ -27,6 +27,7 @@ class CrossAttention(Attention):
         dropout: Share of the attention weights that is dropped in training.
         qk_norm: Norm of each query and key over the head size; none if left out.
         soft_cap: Scores are bent to stay between minus and plus this; left out: not.
+        output_bias: Whether the product that writes into the stream has a bias; left out: as the others.
     """
 
     def __init__(
@@ -36,8 +37,9 @@ class CrossAttention(Attention):
         dropout: float = 0.0,
         qk_norm: Callable[[Dims], Norm] | None = None,
         soft_cap: float | None = None,
+        output_bias: bool | None = None,
     ) -> None:
-        super().__init__(dims, bias, dropout, qk_norm, soft_cap)
+        super().__init__(dims, bias, dropout, qk_norm, soft_cap, output_bias)
         width = dims.d_model if dims.memory is None else dims.memory
         if width != dims.d_model:
             self.key = Linear(width, dims.kv_heads * dims.head_size, bias=bias)

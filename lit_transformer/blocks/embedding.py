@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from lit_transformer.blocks.feed_forward import GELU, Activation
 from lit_transformer.blocks.linear import Linear
 from lit_transformer.blocks.norms import LayerNorm, NormFactory
 from lit_transformer.blocks.products import product
@@ -23,15 +24,25 @@ class Embedding(nn.Module):
         dropout: Share of the embedded stream that is dropped in training.
         types: Number of token types (BERT's segments); 0: the network knows none.
         norm: Makes a norm of the embedded stream, behind the position (BERT, BLOOM); none if left out.
+        rows: Rows of the table, at least V; left out: V. Further ones belong to no token: tables are padded to a round
+            number for speed, and heads that share the table score them too.
     """
 
     def __init__(
-        self, size: int, dims: Dims, dropout: float = 0.0, types: int = 0, norm: NormFactory | None = None
+        self,
+        size: int,
+        dims: Dims,
+        dropout: float = 0.0,
+        types: int = 0,
+        norm: NormFactory | None = None,
+        rows: int | None = None,
     ) -> None:
         super().__init__()
         if types < 0:
             raise SizeError("embedding.types", f"is {types}, must be at least 0")
-        self.weight = nn.Parameter(torch.empty(size, dims.d_model))
+        if rows is not None and rows < 1:
+            raise SizeError("embedding.rows", f"is {rows}, must be at least the number of tokens")
+        self.weight = nn.Parameter(torch.empty(max(size, rows or 0), dims.d_model))
         self.types = nn.Parameter(torch.empty(types, dims.d_model)) if types else None
         self.norm = norm(dims) if norm else None
         self.dropout = dropout
@@ -86,6 +97,23 @@ class TiedHead(Head):
         self.weight = embedding.weight
 
 
+class BiasedHead(TiedHead):
+    """Scores tokens by the embedding's own vectors and a bias each (Marian, BART).
+
+    Args:
+        dims: Sizes.
+        embedding: Whose weight it shares.
+    """
+
+    def __init__(self, dims: Dims, embedding: Embedding) -> None:
+        super().__init__(dims, embedding)
+        self.bias = nn.Parameter(torch.empty(embedding.weight.shape[0]))
+
+    def forward(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
+        """Logits."""
+        return product(hidden, self.weight, self.bias)
+
+
 class LinearHead(Head):
     """A product with weights of its own.
 
@@ -106,17 +134,27 @@ class MaskedHead(TiedHead):
         dims: Sizes.
         embedding: Whose weight it shares.
         norm: Makes the norm.
+        activation: Elementwise function behind the product.
+        bias: Whether the product has a bias (ModernBERT: not).
     """
 
-    def __init__(self, dims: Dims, embedding: Embedding, norm: NormFactory = LayerNorm) -> None:
+    def __init__(
+        self,
+        dims: Dims,
+        embedding: Embedding,
+        norm: NormFactory = LayerNorm,
+        activation: Callable[[], Activation] = GELU,
+        bias: bool = True,
+    ) -> None:
         super().__init__(dims, embedding)
-        self.transform = Linear(dims.d_model, dims.d_model)
+        self.transform = Linear(dims.d_model, dims.d_model, bias=bias)
+        self.activation = activation()
         self.norm = norm(dims)
         self.bias = nn.Parameter(torch.empty(embedding.weight.shape[0]))
 
     def forward(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
         """Logits."""
-        return product(self.norm(F.gelu(self.transform(hidden))), self.weight, self.bias)
+        return product(self.norm(self.activation(self.transform(hidden))), self.weight, self.bias)
 
 
 class SoftCapped(Head):

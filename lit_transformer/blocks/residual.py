@@ -128,6 +128,41 @@ class Parallel(PreNorm):
         return x, extras
 
 
+class ParallelNorms(PreNorm):
+    """``x + f(norm(x)) + g(norm'(x))``: the sublayers read the same, each behind a norm of its own (GPT-NeoX, Pythia).
+
+    Black et al., 2022, arXiv:2204.06745.
+    """
+
+    def forward(
+        self, x: Tensor, sublayers: Sequence[Sublayer], context: Context | None = None
+    ) -> tuple[Tensor, list[Any]]:
+        """See the class."""
+        y, extras = x, []
+        for norm, sublayer in zip(self.norms, sublayers, strict=True):
+            z, extra = sublayer(norm(x, context))
+            y = y + self.drop(z)
+            extras.append(extra)
+        return y, extras
+
+
+class OpenStart(PreNorm):
+    """PreNorm without the first norm: of the first layer behind an embedding that is normalised (ModernBERT).
+
+    Warner et al., 2024, arXiv:2412.13663.
+
+    Args:
+        dims: Sizes.
+        norm: Makes one norm.
+        sublayers: How many sublayers there are.
+        dropout: Share of each sublayer's output that is dropped in training.
+    """
+
+    def __init__(self, dims: Dims, norm: NormFactory, sublayers: int = 2, dropout: float = 0.0) -> None:
+        super().__init__(dims, norm, sublayers, dropout)
+        self.norms[0] = NoNorm(dims)
+
+
 class DeepNorm(Residual):
     """``norm(a x + f(x))`` with smaller weights at the start: post-norm for 1,000 layers (Wang et al., 2022).
 

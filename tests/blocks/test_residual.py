@@ -14,7 +14,9 @@ from lit_transformer.blocks import (
     LayerNorm,
     LayerScale,
     NoNorm,
+    OpenStart,
     Parallel,
+    ParallelNorms,
     PostNorm,
     PreNorm,
     ReZero,
@@ -53,6 +55,11 @@ def test_orders_are_their_formulas():
     h = X + LN(f(LN(X))[0])
     close(run(Sandwich)[1], h + LN(g(LN(h))[0]), 1e-6)
     close(run(Parallel)[1], X + f(LN(X))[0] + g(LN(X))[0], 1e-6)
+    built, _ = run(ParallelNorms)
+    nn.init.constant_(built.norms[1].weight, 3.0)
+    close(built(X, (f, g))[0], X + f(LN(X))[0] + g(3 * LN(X))[0], 1e-6)
+    h = X + f(X)[0]
+    close(run(OpenStart)[1], h + g(LN(h))[0], 1e-6)
     h = X + 0.1 * f(LN(X))[0]
     close(run(LayerScale)[1], h + 0.1 * g(LN(h))[0], 1e-6)
     a = (2 * 3) ** 0.25
