@@ -34,6 +34,11 @@ class Tile:
         """Index of each key."""
         return torch.arange(self.k_tokens.shape[1], device=self.rows.device)
 
+    @property
+    def visible(self) -> Bool[Tensor, "B t S"]:
+        """Keys that some head looks at: those that the mask shows."""
+        return (self.weights > 0).any(1)
+
     def on(self, chosen: Bool[Tensor, "B t S"]) -> Float[Tensor, "B H t"]:
         """The weight that each query puts on the chosen keys."""
         return (self.weights * chosen.unsqueeze(1)).sum(-1)
@@ -70,7 +75,7 @@ class Evenness(HeadMetric):
 
     def measure(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """See the base class; a query that sees one key alone says nothing."""
-        visible = (tile.weights > 0).any(1).sum(-1)
+        visible = tile.visible.sum(-1)
         value = torch.special.entr(tile.weights).sum(-1) / visible.clamp(min=2).log().unsqueeze(1)
         return value, visible > 1
 
@@ -126,7 +131,7 @@ class DuplicateToken(HeadMetric):
     def measure(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """See the base class."""
         earlier = tile.columns < tile.rows.unsqueeze(-1)
-        chosen = earlier & (tile.q_tokens.unsqueeze(-1) == tile.k_tokens.unsqueeze(-2))
+        chosen = tile.visible & earlier & (tile.q_tokens.unsqueeze(-1) == tile.k_tokens.unsqueeze(-2))
         return tile.on(chosen), chosen.any(-1)
 
 
@@ -139,7 +144,7 @@ class Induction(HeadMetric):
         """See the base class; queries whose token is new do not count."""
         before = torch.roll(tile.k_tokens, 1, dims=1).unsqueeze(-2)
         possible = (tile.columns > 0) & (tile.columns <= tile.rows.unsqueeze(-1))
-        chosen = possible & (tile.q_tokens.unsqueeze(-1) == before)
+        chosen = tile.visible & possible & (tile.q_tokens.unsqueeze(-1) == before)
         return tile.on(chosen), chosen.any(-1)
 
 
@@ -192,7 +197,7 @@ STANDARD: tuple[HeadMetric, ...] = (
 
 def everyone(tile: Tile) -> Bool[Tensor, "B t"]:
     """The queries that see anything at all (padding does not)."""
-    return (tile.weights > 0).any(-1).any(1)
+    return tile.visible.any(-1)
 
 
 @dataclass(frozen=True)
@@ -284,6 +289,7 @@ def _measured(
             if layer.cross and metric.own:
                 continue
             value, counted = metric.measure(tile)
+            counted = counted & everyone(tile)
             sums[:, i] += (value.double() * counted.unsqueeze(1)).sum((0, 2)).cpu()
             counts[i] += float(counted.sum())
     return torch.where(counts > 0, sums / counts.clamp(min=1), torch.nan)
