@@ -3,20 +3,18 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from lit_transformer.cli.model_options import add_model_options, at_least, load_model
 from lit_transformer.cli.options import OptionParser
+from lit_transformer.cli.output import opened, progress, writer
 from lit_transformer.cli.prompts import read_prompts
 from lit_transformer.cli.sampling import add_sampling_options, sampler_from, sampling_from
-from lit_transformer.errors import EXIT_DONE, EnvironmentFault, UserError
+from lit_transformer.cli.strategies import Strategy, add_strategy_options, strategy_of
+from lit_transformer.errors import EXIT_DONE, UserError
 
 if TYPE_CHECKING:
     from lit_transformer.generation import Completion, Model
-
-VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
-"""Control characters as signs: what a model writes must not steer the terminal."""
 
 
 def parser() -> OptionParser:
@@ -24,11 +22,12 @@ def parser() -> OptionParser:
     result = OptionParser(
         "generate",
         "Continue a text with a trained model. Without --prompt and --prompts, asks for prompts on a terminal, and\n"
-        "elsewhere takes standard input as the prompt.",
+        "elsewhere takes standard input as the prompt. A model that was trained to answer (translation, denoising)\n"
+        "writes its answer to the prompt.",
         'lit-transformer generate --checkpoint runs/quickstart/20260101-120000 --prompt "def main" --seed 1',
     )
+    add_model_options(result)
     add = result.add_argument
-    add("--checkpoint", required=True, metavar="PATH", help="a checkpoint file, or a run folder: its best checkpoint")
     prompts = result.add_mutually_exclusive_group()
     prompts.add_argument("--prompt", metavar="TEXT", help="what to continue; '' starts a document")
     prompts.add_argument(
@@ -36,19 +35,12 @@ def parser() -> OptionParser:
     )
     add_sampling_options(result)
     add("--num_samples", type=int, default=1, metavar="N", help="continuations per prompt (default: %(default)s)")
-    add("--beams", type=int, metavar="N", help="search for the most probable text, keeping N open; draws nothing")
-    add("--length_penalty", type=float, default=1.0, metavar="X", help="beams are compared by log-probability / "
-        "length^X (default: %(default)s)")  # fmt: skip
     add("--context", type=int, metavar="N", help="most tokens the model looks at (default: what it was trained with)")
     add("--batch_size", type=int, default=16, metavar="N", help="continuations decoded together (default: %(default)s)")
-    add("--device", default="auto", metavar="NAME", help="cpu, cuda, mps (default: the fastest there is)")
-    add(
-        "--allow",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="let the checkpoint name classes of this package",
-    )
+    add_strategy_options(result)
+    add("--json", action="store_true", help="write JSON lines")
+    add("--log_probabilities", action="store_true", help="write JSON lines with the log-probability of each token "
+        "under the model itself")  # fmt: skip
     add(
         "--output", metavar="FILE", help="where to write, as JSON lines if it ends in .jsonl; left out: standard output"
     )
@@ -58,37 +50,34 @@ def parser() -> OptionParser:
 def run(argv: list[str]) -> int:
     """Runs the verb."""
     options = parser().parse_args(argv)
-    for name, least in (("max_new_tokens", 0), ("num_samples", 1), ("batch_size", 1)):
-        if getattr(options, name) < least:
-            raise UserError(f"--{name}: is {getattr(options, name)}, must be at least {least}")
+    at_least(options, max_new_tokens=0, num_samples=1, batch_size=1)
     prompts = read_prompts(options)
-    if options.beams is not None:
-        if options.stop or prompts is None:
-            raise UserError("--beams: takes --prompt or --prompts, and no --stop")
-        options.temperature = 0  # nothing is drawn, so only penalties and bans are left of the sampler
+    strategy = strategy_of(options, interactive=prompts is None)
     sampling = sampling_from(options)  # wrong values are said before the checkpoint is read
-    import lit_transformer
-    from lit_transformer.recipe import ImportList
-
-    ImportList(options.allow).enforce()
-    model = lit_transformer.load(options.checkpoint, options.device)
+    model = load_model(options)
+    model.check_writes()
     sampling["sampler"] = sampler_from(options, model)
+    strategy.prepare(model)
     if prompts is None:
-        return converse(model, options, sampling)
-    if options.beams is None:
+        return converse(model, strategy, options, sampling)
+    if strategy.moves_window:
         announce_window(model, prompts, options)
     with opened(options.output) as out:
-        if len(prompts) == 1 and options.num_samples == 1 and not as_json(options) and options.beams is None:
+        if len(prompts) == 1 and options.num_samples == 1 and not as_json(options) and strategy.streams:
             stream_one(model, prompts[0], sampling, out)
         else:
-            write_all(model, prompts, options, sampling, out)
+            write_all(model, strategy, prompts, options, sampling, out)
+    if said := strategy.report():
+        print(f"lit-transformer: {said}", file=sys.stderr)
     return EXIT_DONE
 
 
 def announce_window(model: "Model", prompts: list[str], options: argparse.Namespace) -> None:
     """Says beforehand that the model will not see the whole text."""
     window = options.context or model.network.dims.max_len
-    if window is None or any(model.tokenizer.unknown(prompt) is not None for prompt in prompts):
+    if window is None or model.network.reads_apart:
+        return
+    if any(model.tokenizer.unknown(prompt) is not None for prompt in prompts):
         return
     longest = max(len(model.tokenizer.encode(prompt)) for prompt in prompts)
     if window >= longest > window - options.max_new_tokens:
@@ -96,125 +85,77 @@ def announce_window(model: "Model", prompts: list[str], options: argparse.Namesp
               file=sys.stderr)  # fmt: skip
 
 
-class opened:  # noqa: N801 used like open()
-    """Standard output, or a file that only appears once it is whole.
-
-    Args:
-        path: The file; None is standard output.
-    """
-
-    def __init__(self, path: str | None) -> None:
-        self.path = path
-        self.part = None if path is None else Path(f"{path}.part")
-
-    def __enter__(self) -> TextIO:
-        if self.part is None:
-            if hasattr(sys.stdout, "reconfigure"):
-                sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a character
-            return sys.stdout
-        try:
-            self.file = self.part.open("w", encoding="utf-8", newline="\n")
-        except OSError as error:
-            raise EnvironmentFault(f"{self.path}: cannot be written: {error.strerror}") from error
-        return self.file
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if self.part is not None and self.path is not None:
-            self.file.close()
-            if kind is None:
-                self.part.replace(self.path)
-            else:
-                self.part.unlink(missing_ok=True)
-
-
-def writer(out: TextIO) -> Callable[[str], None]:
-    """Writes at once; on a terminal, control characters become visible signs."""
-    terminal = out.isatty()
-
-    def write(text: str) -> None:
-        out.write(text.translate(VISIBLE) if terminal else text)
-        if terminal:
-            out.flush()
-
-    return write
-
-
 def stream_one(model: "Model", prompt: str, sampling: dict[str, Any], out: TextIO) -> None:
-    """One prompt and what follows it, as it comes."""
+    """One prompt and what follows it, as it comes; the answer alone of a model that answers."""
     write = writer(out)
     pieces = model.stream(prompt, **sampling)
     first = next(pieces, "")  # what is wrong with the prompt is said before anything is written
-    write(prompt + first)
+    write(shown(model, prompt) + first)
     for piece in pieces:
         write(piece)
     write("\n")
     out.flush()
 
 
+def shown(model: "Model", prompt: str) -> str:
+    """What stands before the new text: the prompt, where the text continues it."""
+    return prompt if model.prompting.continues else ""
+
+
 def write_all(
-    model: "Model", prompts: list[str], options: argparse.Namespace, sampling: dict[str, Any], out: TextIO
+    model: "Model",
+    strategy: Strategy,
+    prompts: list[str],
+    options: argparse.Namespace,
+    sampling: dict[str, Any],
+    out: TextIO,
 ) -> None:
     """All continuations of all prompts, in order."""
     write = writer(out)
     several = max(1, options.batch_size // options.num_samples)
-    for start in progress(range(0, len(prompts), several), out):
-        batch = prompts[start : start + several]
-        try:
-            completions = completed(model, batch, start, options, sampling)
-        except UserError as error:
-            raise UserError(f"prompts {start} to {start + len(batch) - 1}: {error}") from None
-        for completion in completions:
-            number = start + completion.prompt
-            if as_json(options):
-                write(json.dumps(record(prompts[number], number, completion), ensure_ascii=False) + "\n")
-            elif len(prompts) == options.num_samples == 1:
-                write(f"{batch[0]}{completion.text}\n")
-            else:
-                sample = f", sample {completion.sample}" if options.num_samples > 1 else ""
-                write(f"==> prompt {number}{sample} <==\n{batch[completion.prompt]}{completion.text}\n\n")
-        out.flush()
+    with progress("generating", len(prompts), out) as moved:
+        for start in range(0, len(prompts), several):
+            batch = prompts[start : start + several]
+            try:
+                completions = strategy.complete(
+                    model, batch, {**sampling, "samples": options.num_samples, "seed": options.seed + start}
+                )
+            except UserError as error:
+                raise UserError(f"prompts {start} to {start + len(batch) - 1}: {error}") from None
+            for completion in completions:
+                number = start + completion.prompt
+                text = shown(model, prompts[number]) + completion.text
+                if as_json(options):
+                    write(json.dumps(record(model, prompts[number], number, completion), ensure_ascii=False) + "\n")
+                elif len(prompts) == options.num_samples == 1:
+                    write(f"{text}\n")
+                else:
+                    sample = f", sample {completion.sample}" if options.num_samples > 1 else ""
+                    write(f"==> prompt {number}{sample} <==\n{text}\n\n")
+            out.flush()
+            moved(start + len(batch))
 
 
-def completed(
-    model: "Model", batch: list[str], start: int, options: argparse.Namespace, sampling: dict[str, Any]
-) -> list["Completion"]:
-    """The continuations of some prompts, drawn or searched for."""
-    if options.beams is None:
-        return model.complete(batch, samples=options.num_samples, **{**sampling, "seed": options.seed + start})
-    return model.search(
-        batch,
-        beams=options.beams,
-        samples=options.num_samples,
-        max_new_tokens=options.max_new_tokens,
-        length_penalty=options.length_penalty,
-        processors=sampling["sampler"].processors,
-        context=options.context,
-    )
-
-
-def record(prompt: str, number: int, completion: "Completion") -> dict[str, Any]:
+def record(model: "Model", prompt: str, number: int, completion: "Completion") -> dict[str, Any]:
     """One continuation as a JSON line."""
-    return {"id": number, "sample": completion.sample, "prompt": prompt, "text": completion.text,
-            "tokens": len(completion.tokens), "reason": completion.reason}  # fmt: skip
+    said: dict[str, Any] = {
+        "id": number, "sample": completion.sample, "prompt": prompt, "text": completion.text,
+        "tokens": len(completion.tokens), "reason": completion.reason,
+    }  # fmt: skip
+    if completion.score is not None:
+        said["score"] = completion.score
+    if completion.log_probabilities:
+        said["token_texts"] = [model.tokenizer.decode([token]) for token in completion.tokens]
+        said["log_probabilities"] = completion.log_probabilities
+    return said
 
 
 def as_json(options: argparse.Namespace) -> bool:
     """Whether JSON lines are wanted."""
-    return options.output is not None and str(options.output).endswith(".jsonl")
+    return options.json or options.log_probabilities or str(options.output or "").endswith(".jsonl")
 
 
-def progress(batches: range, out: TextIO) -> Iterator[int]:
-    """The batches, with a bar on standard error where it is a terminal and the text goes elsewhere."""
-    if len(batches) < 2 or out.isatty() or not sys.stderr.isatty():
-        yield from batches
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(batches, "generating", console=Console(stderr=True))
-
-
-def converse(model: "Model", options: argparse.Namespace, sampling: dict[str, Any]) -> int:
+def converse(model: "Model", strategy: Strategy, options: argparse.Namespace, sampling: dict[str, Any]) -> int:
     """Asks for prompts until the input ends; what is wrong with one is said, and the next is asked for."""
     print("a line is a prompt; Ctrl-C ends a text, Ctrl-D the program", file=sys.stderr)
     turn = 0
@@ -224,9 +165,17 @@ def converse(model: "Model", options: argparse.Namespace, sampling: dict[str, An
         except (EOFError, KeyboardInterrupt):
             print(file=sys.stderr)
             return EXIT_DONE
+        except UnicodeDecodeError:
+            print("lit-transformer: that was not UTF-8 text", file=sys.stderr)
+            continue
         try:
             for sample in range(options.num_samples):
-                stream_one(model, prompt, {**sampling, "seed": options.seed + turn + sample}, sys.stdout)
+                seeded = {**sampling, "seed": options.seed + turn + sample}
+                if strategy.streams:
+                    stream_one(model, prompt, seeded, sys.stdout)
+                else:
+                    for completion in strategy.complete(model, [prompt], {**seeded, "samples": 1}):
+                        writer(sys.stdout)(shown(model, prompt) + completion.text + "\n")
             turn += options.num_samples
         except UserError as error:
             print(f"lit-transformer: {error}", file=sys.stderr)

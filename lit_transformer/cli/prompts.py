@@ -17,9 +17,11 @@ def read_prompts(options: argparse.Namespace) -> list[str] | None:
             return None
         return [decoded(read_bytes("-"), "standard input").removesuffix("\n")]
     name = "standard input" if options.prompts == "-" else options.prompts
-    lines = decoded(read_bytes(options.prompts), name).splitlines()
-    if not lines:
+    text = decoded(read_bytes(options.prompts), name)
+    if not text:
         raise UserError(f"{name}: is empty: it should hold one prompt a line")
+    # Only a line feed ends a line: other signs that Unicode calls ends of lines are text.
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
     if not options.prompts.endswith(".jsonl"):
         return lines
     return [json_prompt(line, f"{name}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
@@ -29,7 +31,7 @@ def json_prompt(line: str, where: str) -> str:
     """The field ``prompt`` of a JSON line."""
     try:
         content = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: is not JSON: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("prompt"), str):
         names = ", ".join(content) if isinstance(content, dict) else type(content).__name__
@@ -37,14 +39,14 @@ def json_prompt(line: str, where: str) -> str:
     return checked(content["prompt"], where)
 
 
-def read_bytes(path: str) -> bytes:
+def read_bytes(path: str, option: str = "--prompts") -> bytes:
     """A file's content, or standard input's."""
     try:
         return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise UserError(f"{path}: is a folder; --prompts takes a file with one prompt a line") from None
+        raise UserError(f"{path}: is a folder; {option} takes a file") from None
     except OSError as error:
         raise EnvironmentFault(f"{path}: could not be read: {error.strerror}") from error
 

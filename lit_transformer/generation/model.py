@@ -166,9 +166,11 @@ class Model:
         return found[0] if isinstance(text, str) else found
 
     @overload
-    def classify(self, text: str, **options: Any) -> Label: ...
+    def classify(self, text: str, *, truncate: bool = False, batch_size: int = 32) -> Label: ...  # type: ignore[overload-overlap]
     @overload
-    def classify(self, text: Sequence[str | Sequence[str]], **options: Any) -> list[Label]: ...
+    def classify(
+        self, text: Sequence[str | Sequence[str]], *, truncate: bool = False, batch_size: int = 32
+    ) -> list[Label]: ...
     def classify(
         self, text: str | Sequence[str | Sequence[str]], *, truncate: bool = False, batch_size: int = 32
     ) -> Label | list[Label]:
