@@ -1,0 +1,38 @@
+"""How a task decodes while it evaluates."""
+
+from collections.abc import Sequence
+
+from lit_transformer.errors import UserError
+from lit_transformer.generation.beam import beam_search
+from lit_transformer.generation.decoding import Completion
+from lit_transformer.networks.base import Network
+
+
+class BeamSearch:
+    """Beam search with a length that depends on the prompt's.
+
+    Args:
+        beams: Hypotheses kept open at each step; 1 is greedy decoding.
+        length_penalty: Exponent of the length that the log-probability is divided by; 0 favours short texts.
+        ratio: Most new tokens as a multiple of the longest prompt's.
+        extra: New tokens allowed beyond that.
+    """
+
+    def __init__(self, beams: int = 5, length_penalty: float = 1.0, ratio: float = 1.5, extra: int = 10) -> None:
+        for name, value, least in (("beams", beams, 1), ("ratio", ratio, 0), ("extra", extra, 1)):
+            if value < least:
+                raise UserError(f"model.decoding.{name}: is {value}, must be at least {least}")
+        self.beams = beams
+        self.length_penalty = length_penalty
+        self.ratio = ratio
+        self.extra = extra
+
+    def __call__(self, network: Network, prompts: Sequence[Sequence[int]]) -> list[Completion]:
+        """The best completion of each prompt."""
+        longest = max(map(len, prompts))
+        room = int(longest * self.ratio) + self.extra
+        if (window := network.dims.max_len) is not None:
+            room = min(room, window - max(len(network.opening(prompt)) for prompt in prompts) + 1)
+        return beam_search(
+            network, prompts, beams=self.beams, max_new_tokens=max(1, room), length_penalty=self.length_penalty
+        )
