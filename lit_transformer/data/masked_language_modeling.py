@@ -9,7 +9,7 @@ import torch
 from lit_transformer.data.batch import PADDING, LanguageBatch
 from lit_transformer.data.corpora import Corpus
 from lit_transformer.data.language_modeling import LanguageModelingData
-from lit_transformer.data.masking import Symbols, TokenMasking
+from lit_transformer.data.masking import Flags, Symbols, TokenMasking
 from lit_transformer.data.packing import BlockGrid, PackedBlocks, ShiftedGrid, seeded
 from lit_transformer.data.token_file import Ints, TokenFile
 from lit_transformer.data.tokenizers import TokenizerKind
@@ -63,7 +63,7 @@ class MaskedBlocks(PackedBlocks):
             batch.window_tokens = batch.target_count
         return batch
 
-    def _row(self, tokens: Ints, real: np.ndarray, sample: int) -> tuple[Ints, Ints]:
+    def _row(self, tokens: Ints, real: Flags, sample: int) -> tuple[Ints, Ints]:
         epoch, number = divmod(max(sample, 0), len(self))
         return self.masking(tokens, real, self.symbols, seeded(self.seed, epoch, number, 5))
 

@@ -69,10 +69,17 @@ class Tokenizer:
         backend: The tokenizer of the library.
         special_tokens: Name of the token for each role (``pad``, ``bos``, ``eos``, ``unk``, ``mask``, ``cls``,
             ``sep``). Left out: told by the usual names.
+        chat_template: Jinja2 text that lays out a conversation; no part of the fingerprint, as ids mean the same.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, special_tokens: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        special_tokens: Mapping[str, str] | None = None,
+        chat_template: str | None = None,
+    ) -> None:
         self.backend = backend
+        self.chat_template = chat_template
         backend.no_padding()
         backend.no_truncation()
         backend.encode_special_tokens = True
@@ -130,6 +137,16 @@ class Tokenizer:
         """What a network is told of this tokenizer."""
         ids = {f"{role}_id": self.special_id(role) for role in ROLES if role not in LATER_ROLES}
         return Vocabulary(size=self.size, max_len=max_len, **ids)
+
+    def with_special_tokens(self, names: Sequence[str]) -> Self:
+        """This tokenizer with further tokens that stand for no text, at the end of the vocabulary."""
+        larger = self.from_json(self.to_json())
+        larger.backend.add_special_tokens(list(names))
+        return type(self)(larger.backend, larger.special_tokens, self.chat_template)
+
+    def with_chat_template(self, template: str) -> Self:
+        """This tokenizer with another way to lay out a conversation."""
+        return type(self)(self.backend, self.special_tokens, template)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special ids around it.
@@ -204,24 +221,30 @@ class Tokenizer:
         yield text[start:]
 
     def to_json(self) -> str:
-        """The ``tokenizer.json`` text; roles are added around it only where the names do not tell them."""
+        """The ``tokenizer.json`` text; a chat template, and roles that the names do not tell, are added around it."""
         text: str = self.backend.to_str(pretty=False)
-        if self._usual:
-            return text
-        return json.dumps({"special_tokens": self.special_tokens, "tokenizer": json.loads(text)}, ensure_ascii=False)
+        around: dict[str, object] = {} if self._usual else {"special_tokens": self.special_tokens}
+        if self.chat_template is not None:
+            around["chat_template"] = self.chat_template
+        return json.dumps({**around, "tokenizer": json.loads(text)}, ensure_ascii=False) if around else text
 
     @classmethod
     def from_json(cls, text: str, special_tokens: Mapping[str, str] | None = None, name: str = "tokenizer") -> Self:
         """Reads what ``to_json`` wrote, or any ``tokenizer.json``; ``name`` is what an error calls it."""
+        template = None
         try:
             content = json.loads(text)
-            if isinstance(content, dict) and content.keys() == {"special_tokens", "tokenizer"}:
-                special_tokens = {**content["special_tokens"], **(special_tokens or {})}
+            around = {"special_tokens", "chat_template", "tokenizer"}
+            if isinstance(content, dict) and "tokenizer" in content and content.keys() <= around:
+                special_tokens = {**content.get("special_tokens", {}), **(special_tokens or {})}
+                template = content.get("chat_template")
+                if not isinstance(template, str | None):
+                    raise TypeError("the chat template is no text")
                 text = json.dumps(content["tokenizer"], ensure_ascii=False)
             backend = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the library raises plain Exception
             raise UserError(f"{name}: not a tokenizer.json: {str(error).splitlines()[0]}") from None
-        return cls(backend, special_tokens)
+        return cls(backend, special_tokens, template)
 
     @cached_property
     def fingerprint(self) -> str:
