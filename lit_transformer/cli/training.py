@@ -30,6 +30,7 @@ from lit_transformer.cli.defaults import (
     with_checkpoint_io,
     with_defaults,
 )
+from lit_transformer.cli.rehearsal import rehearse
 from lit_transformer.cli.resolution import LOGGER_FOLDER_ARGUMENTS, Resolution, trainer_parameters
 from lit_transformer.cli.run_folder import ROOT, RunFolder, RunRecord, announce, run_folder_of
 from lit_transformer.data.classification import Classes
@@ -76,7 +77,11 @@ class TrainingCLI(LightningCLI):
         if "vocabulary" in filled_in:
             parser.link_arguments("data.vocabulary", "model.init_args.vocabulary", apply_on="instantiate")
         if "classes" in filled_in:
-            parser.link_arguments("data", "model.init_args.classes", classes_of, apply_on="instantiate")
+            data = self.resolution.resolver.parts.get("data")
+            if not hasattr(data, "classes"):
+                named = getattr(data, "__name__", "the data")
+                raise UserError(f"data: {named} has no classes, which the model needs; use ClassificationData")
+            parser.link_arguments("data.classes", "model.init_args.classes", apply_on="instantiate")
         if "max_steps" in filled_in:
             parser.link_arguments("trainer.max_steps", "model.init_args.max_steps")
 
@@ -109,6 +114,7 @@ class TrainingCLI(LightningCLI):
         """Builds data, task and Trainer; only parses without a verb."""
         if self.verb is None:
             return
+        rehearse(self.resolution)
         super().instantiate_classes()
         if hasattr(self.model, "recipe"):
             self.model.recipe = self.recipe["model"]
@@ -131,18 +137,6 @@ class TrainingCLI(LightningCLI):
             config["logger"] = False
             config["enable_checkpointing"] = False
         return Trainer(**config)
-
-
-def classes_of(data: Any) -> Classes:
-    """What the data says of its labels.
-
-    Raises:
-        UserError: It has none.
-    """
-    if not hasattr(type(data), "classes"):
-        raise UserError(f"data: {type(data).__name__} has no classes, which the model needs; use ClassificationData")
-    classes: Classes = data.classes
-    return classes
 
 
 def run(arguments: Arguments, argv: Sequence[str]) -> int:
@@ -236,16 +230,14 @@ def _evaluated_checkpoint(arguments: Arguments) -> Path | None:
 
 def _load_weights(model: Any, checkpoint: str, tokenizer: Any) -> None:
     """Weights only, for a run of its own."""
-    from lit_transformer.checkpoints.loading import check_tokenizer, fill, network_weights
     from lit_transformer.checkpoints.reading import read
+    from lit_transformer.checkpoints.starting import start_from
 
     path = resolve(checkpoint)
     content = read(path)
-    if tokenizer is not None:
-        check_tokenizer(path, content, tokenizer)
     model.configure_model()
-    fill(model.network, network_weights(path, content, "raw"), f"--init_from {path}")
-    announce(f"{path}: weights loaded, the run starts at step 0")
+    for line in start_from(model.network, path, content, tokenizer).lines():
+        announce(line)
 
 
 def _evaluate(arguments: Arguments, cli: TrainingCLI, checkpoint: Path | None) -> int:
