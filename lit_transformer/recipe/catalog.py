@@ -23,7 +23,7 @@ class Catalog:
         """The classes that may stand in a slot of this base and are imported by now, by short name."""
         found: dict[str, list[type]] = {}
         for cls in subclasses(base):
-            if not inspect.isabstract(cls) and not cls.__name__.startswith("_") and self.allows(cls):
+            if not is_abstract(cls) and not cls.__name__.startswith("_") and self.allows(cls):
                 found.setdefault(cls.__name__, []).append(cls)
         return found
 
@@ -40,7 +40,7 @@ class Catalog:
                     return found[0], skip
             elif self.imports.allows(name):
                 cls = _imported(name)
-                fits = inspect.isclass(cls) and issubclass(cls, base) and not inspect.isabstract(cls)
+                fits = inspect.isclass(cls) and issubclass(cls, base) and not is_abstract(cls)
                 # Where it is defined must be allowed too, not only the name it is called by.
                 if fits and self.allows(cls):
                     return cls, skip
@@ -65,12 +65,19 @@ class Catalog:
                 )
             cls = _imported(name)
             if inspect.isclass(cls):
-                state = "abstract" if inspect.isabstract(cls) and issubclass(cls, tuple(bases)) else f"no {family}"
+                state = "abstract" if is_abstract(cls) and issubclass(cls, tuple(bases)) else f"no {family}"
                 return f"{shown} is {state}{hint(name, by_name, 'known')}"
             name = name.rpartition(".")[2]
         if any(cls.__name__ == name for base in bases for cls in subclasses(base)):
             return f"{shown} may not be named by a recipe{hint(name, by_name, 'known')}"
         return f"unknown {family} {shown}{hint(name, by_name, 'known')}"
+
+
+def is_abstract(cls: type) -> bool:
+    """Whether a class only says what its subclasses do: by ``abc``, or by methods of its own that are not written."""
+    unwritten = ("NotImplementedError",)
+    methods = (each for each in vars(cls).values() if inspect.isfunction(each))
+    return inspect.isabstract(cls) or any(method.__code__.co_names == unwritten for method in methods)
 
 
 def subclasses(base: type) -> list[type]:

@@ -23,7 +23,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INT = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
 _HEX = re.compile(r"0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_SPECIAL = {".inf": math.inf, "+.inf": math.inf, "-.inf": -math.inf, ".nan": math.nan}
+_NOT_FINITE = (".inf", "+.inf", "-.inf", ".nan")
 _FORBIDDEN = re.compile("[^\\x09\\x0a\\x0d\\x20-\\x7e\\x85\\xa0-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 
 
@@ -113,8 +113,8 @@ def resolve_scalar(text: str, mark: Mark, key: str = "") -> None | bool | int | 
         if not -(2**63) <= number < 2**63:
             raise mark.error(f"{number} does not fit into 64 bits", key)
         return number
-    if text.lower() in _SPECIAL:
-        return _SPECIAL[text.lower()]
+    if text.lower() in _NOT_FINITE:
+        raise mark.error(f"{quote(text)} is no number that a recipe can use; leave the key out, or write null", key)
     if _FLOAT.fullmatch(text) and not re.match(r"[-+]?0[0-9]", text):  # 007 is text, not 7
         value = float(text)
         if math.isinf(value):

@@ -9,7 +9,7 @@ import inspect
 from typing import Any, Literal, get_args, get_origin
 
 from lit_transformer.recipe.allow import ImportList, current_list
-from lit_transformer.recipe.catalog import Catalog
+from lit_transformer.recipe.catalog import Catalog, is_abstract
 from lit_transformer.recipe.errors import RecipeError, one_line, quote
 from lit_transformer.recipe.signatures import (
     EMPTY,
@@ -225,7 +225,7 @@ class Resolver:
             if default is not EMPTY and isinstance(default, base):
                 return type(default), skip
         for base, skip in slots:
-            if not inspect.isabstract(base) and self.catalog.allows(base):
+            if not is_abstract(base) and self.catalog.allows(base):
                 return base, skip
         return None
 

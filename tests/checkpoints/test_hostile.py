@@ -20,13 +20,34 @@ def _as_before() -> object:
 @pytest.mark.usefixtures("_as_before")
 def test_hostile_checkpoints_run_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", lambda _: None)
-    rows = list(attacks.attack(tmp_path, ["generate"]))
+    rows = list(attacks.attack(tmp_path, {"generate": attacks.opening_verbs()["generate checkpoint"]}))
     assert len({row["file"] for row in rows}) >= 40
     assert sum(row["dangerous"] for row in rows) >= 8, "the sentinel fires where files are opened without care"
     for row in rows:
         assert not row["fired"] and not row["events"], row
         lines = [line for line in row["said"].splitlines() if line.startswith("lit-transformer: ")]
         assert row["code"] in (0, 2) and len(lines) == (row["code"] == 2) and "Traceback" not in row["said"], row
+
+
+def test_the_verbs_that_open_checkpoints_are_found() -> None:
+    found = attacks.opening_verbs()
+    assert found.keys() >= {
+        "fit resume", "fit init_from", "validate checkpoint", "test checkpoint", "predict checkpoint",
+        "generate checkpoint", "checkpoint inspect", "checkpoint verify",
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("_as_before")
+def test_what_attacks_use_does_its_work_on_a_good_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a hostile file would be refused for another reason: a verb that fails here needs a line in ``NEEDS``."""
+    monkeypatch.setattr("os.fsync", lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    recipe, _ = attacks.prepare(tmp_path)
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    for name, words in attacks.opening_verbs().items():
+        argv, _ = attacks.filled(words, last, recipe, tmp_path)
+        code, said, events = attacks.in_process(lambda argv=argv: attacks.counted(argv))
+        assert code == 0 and not events, (name, argv, said)
 
 
 @pytest.mark.usefixtures("_as_before")

@@ -11,6 +11,7 @@ from lit_transformer.cli.resolution import Resolution
 from lit_transformer.errors import UserError
 from lit_transformer.recipe import build
 from tests.cli.conftest import RECIPE
+from tests.recipe.hostile import SLOTS, names
 
 RUNS_CODE = {
     "os.system",
@@ -53,44 +54,7 @@ class Watch:
 
 WATCH = Watch()
 
-SLOTS = {
-    "the task": ("model: LanguageModeling", "model: {}"),
-    "the network": ("model.network", "{}"),
-    "a position": ("model.network.position", "{}"),
-    "an attention": ("model.network.layer", "{{class_path: Layer, attention: {}}}"),
-    "a layer in a list": ("model.network.layer", "[Layer, {}]"),
-    "a mask in a mask": ("model.network.mask", "{{class_path: And, masks: [Causal, {}]}}"),
-    "the optimizer": ("model.optimizer", "{}"),
-    "the schedule": ("model.schedule", "{}"),
-    "the corpus": ("data.corpus", "{}"),
-    "the tokenizer": ("data.tokenizer", "{}"),
-    "a callback": ("trainer.callbacks", "[{}]"),
-    "a single callback": ("trainer.callbacks", "{}"),
-    "a logger": ("trainer.logger", "[{}]"),
-    "a strategy": ("trainer.strategy", "{{class_path: DDPStrategy, precision_plugin: {}}}"),
-    "a plugin": ("trainer.plugins", "[{}]"),
-    "a profiler": ("trainer.profiler", "{{class_path: PyTorchProfiler, schedule: {}}}"),
-    "a comm hook": ("trainer.strategy", "{{class_path: DDPStrategy, ddp_comm_hook: {}}}"),
-    "free arguments": ("trainer.strategy", "{{class_path: DDPStrategy, dict_kwargs: {{a: {}}}}}"),
-    "a number": ("trainer.max_steps", "{}"),
-    "the seed": ("seed_everything", "{}"),
-}
-
-NAMES = [
-    "{class_path: os.system, init_args: {command: touch pwned}}",
-    "{class_path: subprocess.Popen, init_args: {args: [touch, pwned]}}",
-    "{class_path: hostile_module.Evil}",
-    "{class_path: hostile_module.Missing, init_args: {x: 1}}",
-    "{class_path: turtle.Turtle}",
-    "{class_path: torch.hub.load, init_args: {repo_or_dir: a/b, model: c}}",
-    "{class_path: lightning.pytorch.callbacks.LambdaCallback, init_args: {on_fit_start: os.system}}",
-    "{class_path: lit_transformer.data.files.os.system}",
-    "{class_path: lit_transformer.data.hostile_module.Evil}",
-    "{class_path: lit_transformer.cli.main.main}",
-    "{class_path: builtins.eval, init_args: {source: 1}}",
-    "{class_path: 'hostile_module.Evil; import turtle'}",
-    "hostile_module.Evil",
-]
+NAMES = names("hostile_module")
 
 
 @pytest.fixture
