@@ -14,6 +14,7 @@ VERBS: dict[str, str] = {
     "translate": "translate a file line by line, and score it against references",
     "classify": "write the class of each line of a file, with probabilities",
     "score": "say how probable a text is: log-likelihood, perplexity, bits per byte",
+    "serve": "serve a model over HTTP, with a page to try it",
     "checkpoint": "inspect and verify checkpoints",
     "verify-resume": "prove that a killed run of a recipe goes on exactly",
     "mask": "draw the pattern of a mask, with its density and the FLOPs it saves",

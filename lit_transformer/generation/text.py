@@ -98,6 +98,10 @@ def encode_known(tokenizer: Tokenizer, text: str, what: str = "the prompt") -> l
     if unknown:
         signs = ", ".join(map(repr, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
         raise UserError(f"{what} has characters that the tokenizer does not know: {signs}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # half of a pair, as JSON can write it
+        raise UserError(f"{what} is not UTF-8 text (character {error.start})") from None
     return tokenizer.encode(text)
 
 
