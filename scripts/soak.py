@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import io
 import logging
+import os
 import shutil
 import sys
 import tempfile
@@ -18,6 +19,8 @@ import time
 import warnings
 from pathlib import Path
 
+# Before torch is imported: a forked process would wait for threads that only its parent has.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 
 from soaks import costs, damage, killing, long_run, resuming, strangers  # noqa: E402, F401  each adds its commands

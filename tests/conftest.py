@@ -3,7 +3,10 @@
 import os
 from collections.abc import Iterator
 
-import pytest
+# Before torch is imported: tests fork, and a forked process would wait for threads that only its parent has.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import sys
 from typing import Any
 
 from lit_transformer.recipe.allow import ImportList
@@ -23,7 +24,12 @@ class Catalog:
         """The classes that may stand in a slot of this base and are imported by now, by short name."""
         found: dict[str, list[type]] = {}
         for cls in subclasses(base):
-            if not is_abstract(cls) and not cls.__name__.startswith("_") and self.allows(cls):
+            if (
+                not is_abstract(cls)
+                and not cls.__name__.startswith("_")
+                and self.allows(cls)
+                and _is_of_its_module(cls)
+            ):
                 found.setdefault(cls.__name__, []).append(cls)
         return found
 
@@ -91,6 +97,11 @@ def subclasses(base: type) -> list[type]:
                 seen[child] = None
                 queue.append(child)
     return list(seen)
+
+
+def _is_of_its_module(cls: type) -> bool:
+    """Whether its module holds it by its name; a class made while running may have taken another one's."""
+    return getattr(sys.modules.get(cls.__module__), cls.__name__, cls) is cls
 
 
 def _preferred(classes: list[type]) -> list[type]:

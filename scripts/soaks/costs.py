@@ -56,6 +56,7 @@ def _step_cost(scale: float) -> Rows:
     from lit_transformer.vocabulary import Vocabulary
     from tests.training.tiny_run import Batch
 
+    torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(0)
     network = DecoderOnly(Vocabulary(size=256, max_len=256), Dims(384, 6, 6))
     loss_of = CrossEntropy()

@@ -47,6 +47,11 @@ EVENTS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Pope
 
 NEEDS: dict[str, list[str]] = {
     "generate": ["--prompt", "a", "--max_new_tokens", "2"],
+    "translate": ["--text", "a"],
+    "classify": ["--text", "a"],
+    "score": ["--text", "a checkpoint"],
+    "serve": ["--port", "0", "--check"],
+    "generate draft": ["--checkpoint", "GOOD", "--temperature", "0"],
     "validate": ["--config", "RECIPE"],
     "test": ["--config", "RECIPE"],
     "predict": ["--config", "RECIPE"],
@@ -65,7 +70,8 @@ def opening_verbs() -> dict[str, list[str]]:
             for option, said in _options(_help(*words)):
                 if re.search(r"checkpoint file|checkpoint, or a run folder", said):
                     given = [f"{option}FILE"] if option.endswith("=") else [option, "FILE"] if option else ["FILE"]
-                    found[" ".join([*words, option.strip("-=")]).strip()] = [*words, *given, *NEEDS.get(verb, [])]
+                    name = " ".join([*words, option.strip("-=")]).strip()
+                    found[name] = [*words, *given, *NEEDS.get(verb, []), *NEEDS.get(name, [])]
     return found
 
 
@@ -145,8 +151,8 @@ def attack_by_recipes(folder: Path, limit: int | None = None) -> Iterator[dict[s
 def filled(words: Sequence[str], path: Path, recipe: Path, folder: Path) -> tuple[list[str], str]:
     """The command line with its places filled in, and the folder that it may write to."""
     new = tempfile.mkdtemp(dir=folder)
-    places = {"FILE": str(path), "RECIPE": str(recipe), "NEW": new}
-    return [re.sub(r"\b(FILE|RECIPE|NEW)$", lambda m: places[m[1]], word) for word in words], new
+    places = {"FILE": str(path), "RECIPE": str(recipe), "NEW": new, "GOOD": str(recipe.parent / "run")}
+    return [re.sub(r"\b(FILE|RECIPE|NEW|GOOD)$", lambda m: places[m[1]], word) for word in words], new
 
 
 def counted(argv: Sequence[str]) -> tuple[int, str, list[str]]:

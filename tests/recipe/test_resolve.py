@@ -140,3 +140,17 @@ def test_every_library_class_is_listed_under_both_names():
         module, _, name = path.rpartition(".")
         cls = getattr(importlib.import_module(module), name)
         assert f"{cls.__module__}.{cls.__qualname__}" in library_paths(), path
+
+
+def test_a_class_that_takes_another_ones_name_while_running_changes_nothing():
+    def taken() -> type:
+        return type("DecoderOnly", (DecoderOnly,), {"__module__": DecoderOnly.__module__})
+
+    other = taken()
+    assert type(network()) is DecoderOnly is not other
+
+
+@pytest.mark.parametrize("base", ["Mask", "lit_transformer.blocks.masks.base.Mask"])
+def test_a_base_is_no_part(base):
+    with pytest.raises(RecipeError, match="Mask' (is abstract|may not be named)"):
+        network(mask=base)
