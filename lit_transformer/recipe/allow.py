@@ -34,6 +34,11 @@ LIBRARY: dict[str, dict[str, tuple[str, ...]]] = {
         "rprop": ("Rprop",),
         "sgd": ("SGD",),
     },
+    "schedulefree": {
+        "adamw_schedulefree": ("AdamWScheduleFree",),
+        "radam_schedulefree": ("RAdamScheduleFree",),
+        "sgd_schedulefree": ("SGDScheduleFree",),
+    },
     "lightning.pytorch.callbacks": {
         # not LambdaCallback: its arguments are functions
         "device_stats_monitor": ("DeviceStatsMonitor",),

@@ -1,5 +1,6 @@
 """What all tasks share: a task is handed its network, and owns its loss, its metrics and its prediction."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
+from torch.distributed.tensor.parallel import loss_parallel
 from torch.optim import AdamW
 
 from lit_transformer.blocks.loss import ChunkedCrossEntropy, TokenLoss
@@ -14,7 +16,10 @@ from lit_transformer.checkpoints.loading import check_fit
 from lit_transformer.networks.base import Network, Output
 from lit_transformer.training.callbacks.experts import ExpertBalance
 from lit_transformer.training.optimizers import OptimizerFactory, parameter_groups
+from lit_transformer.training.schedule_free import ScheduleFree
 from lit_transformer.training.schedules import Constant, ScheduledRate, ScheduleFactory
+from lit_transformer.training.sharding import spread
+from lit_transformer.training.strategy import clip_by_norm
 from lit_transformer.vocabulary import Vocabulary
 
 NetworkFactory = Callable[[Vocabulary], Network]
@@ -51,6 +56,8 @@ class Task(LightningModule):
         self.loss: nn.Module = loss or ChunkedCrossEntropy()
         self.recipe: dict[str, Any] | None = None
         """The ``model`` section of the recipe as plain data, for the checkpoint; set by the CLI."""
+        self.on_built: list[Callable[[Network], None]] = []
+        """Called with the network once it is built, before a strategy wraps it."""
         self._network_factory = network
         self._optimizer_factory = optimizer
         self._schedule_factory = schedule
@@ -59,9 +66,29 @@ class Task(LightningModule):
         self._rate: ScheduledRate | None = None
 
     def configure_model(self) -> None:
-        """Builds the network, once; sharded strategies call this on the meta device."""
-        if not hasattr(self, "network"):
+        """Builds the network, once; for a sharded strategy on the meta device, and then part by part."""
+        if hasattr(self, "network"):
+            return
+        if self.device_mesh is None:
             self.network = self._network_factory(self.vocabulary)
+        else:
+            with torch.device("meta"):
+                network = self._network_factory(self.vocabulary)
+            spread(network, self.device_mesh, torch.initial_seed(), self.trainer.strategy.root_device)
+            self.network = network
+            if self.device_mesh["tensor_parallel"].size() > 1:
+                loss_parallel().__enter__()  # for good: every loss of this process is of logits that are shared out
+        for each in self.on_built:
+            each(self.network)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """Lightning's, but for sharded networks, whose gradients lie on several devices and meshes."""
+        if self.device_mesh is None or not gradient_clip_val or str(gradient_clip_algorithm or "norm") == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            clip_by_norm(self.network.parameters(), float(gradient_clip_val))
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimizer over grouped parameters, its rate set before every optimizer step."""
@@ -69,7 +96,8 @@ class Task(LightningModule):
         if self._trainer is not None and self.trainer.gradient_clip_val:
             # A fused optimizer offers to undo float16's loss scaling inside its step: too late for clipping.
             setattr(optimizer, "_step_supports_amp_scaling", False)  # noqa: B010 not an attribute of all optimizers
-        self._hyperparameters = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+        settings = inspect.signature(type(optimizer)).parameters  # what else a group holds is the optimizer's own state
+        self._hyperparameters = [{k: v for k, v in g.items() if k in settings} for g in optimizer.param_groups]
         self._rate = rate = ScheduledRate(optimizer, self._schedule_factory(self.max_steps))
         return {
             "optimizer": optimizer,
@@ -92,7 +120,7 @@ class Task(LightningModule):
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         for group, recipe in zip(optimizer.param_groups, self._hyperparameters, strict=True):
-            group.update({key: value for key, value in recipe.items() if key not in ("lr", "initial_lr")})
+            group.update({key: value for key, value in recipe.items() if key not in ("params", "lr")})
         if self._rate is not None:
             self._rate.load_state_dict(self._rate.state_dict())  # whoever touched the rates meanwhile
 
@@ -110,7 +138,7 @@ class Task(LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """What the network may need from the training loop, wherever the callbacks of the trainer come from."""
-        return [ExpertBalance()]
+        return [ExpertBalance(), ScheduleFree()]
 
     def log_stats(self, stats: dict[str, Tensor]) -> None:
         """What the network reports beside its losses (an expert's load): a vector is logged entry by entry."""
@@ -142,7 +170,9 @@ class Task(LightningModule):
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """The window's last micro-batch is in: log the window's mean loss."""
         if self.log_due():
-            self.log("train/loss", self._window_loss, sync_dist=True, reduce_fx="sum")
+            ranks = self.trainer.distributed_sampler_kwargs or {}
+            alike = self.trainer.world_size // ranks.get("num_replicas", 1)  # ranks that share a row count it once each
+            self.log("train/loss", self._window_loss / alike, sync_dist=True, reduce_fx="sum")
             self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
         self._window_loss = 0.0
 

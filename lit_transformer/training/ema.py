@@ -123,7 +123,8 @@ class EMA(Callback):
         else:
             with torch.no_grad():
                 for name, parameter in _trained(pl_module).items():
-                    _copy_full(parameter, state["weights"][name])
+                    if name in state["weights"]:  # what was frozen in training has no average
+                        _copy_full(parameter, state["weights"][name])
 
 
 def _results(trainer: Trainer, module: LightningModule) -> dict[str, float]:

@@ -47,13 +47,7 @@ def test_a_masked_language_model_becomes_a_classifier_or_a_decoder() -> None:
     source, target = network(EncoderOnly, 1, head=MaskedHead), network(EncoderOnly, 2)
     start = start_from(target, PATH, checkpoint(source))
     assert {name.split(".")[0] for name in start.dropped} == {"head"} and not start.new
-    assert same(
-        source,
-        target,
-        "stack.layers.1.attention.q.weight"
-        if "stack.layers.1.attention.q.weight" in target.state_dict()
-        else "embedding.weight",
-    )
+    assert same(source, target, "stack.layers.1.residual.norms.1.weight")
     start = start_from(network(DecoderOnly, 2, head=LinearHead), PATH, checkpoint(source))
     assert start.loaded["head.weight"] == "head.weight" and not start.new
 
@@ -62,18 +56,29 @@ def test_a_stack_becomes_both_halves_and_back() -> None:
     source, target = network(DecoderOnly, 1), network(EncoderDecoder, 2)
     start = start_from(target, PATH, checkpoint(source))
     for half in ("encoder", "decoder"):
-        names = [name for name in source.state_dict() if name.startswith("stack.")]
-        assert all(same(source, target, name, name.replace("stack", half)) for name in names)
-    assert start.new and all("cross_attention" in name or "cross" in name for name in start.new)
+        for name in (name for name in source.state_dict() if name.startswith("stack.")):
+            there = name.replace("stack", half)
+            if half == "decoder":  # cross-attention stands between the two sublayers
+                there = there.replace("norms.1", "norms.2")
+            assert same(source, target, name, there)
+    assert start.new and all("cross_attention" in name or "norms.1" in name for name in start.new)
     text = "\n".join(start.lines())
-    assert "(from stack.layers.*." in text and "new, drawn from the seed" in text and "dropped" not in text
+    assert (
+        "encoder.layers.* (from stack.layers.*)" in text
+        and "new, drawn from the seed" in text
+        and "dropped" not in text
+    )
     for kind, half in ((EncoderOnly, "encoder"), (DecoderOnly, "decoder")):
         back = network(kind, 3)
         start = start_from(back, PATH, checkpoint(target))
-        name = next(name for name in back.state_dict() if name.startswith("stack.layers.0"))
-        assert same(back, target, name, name.replace("stack", half)) and not start.new
+        assert not start.new and start.loaded["stack.norm.weight"] == f"{half}.norm.weight"
+        behind = 1 if half == "encoder" else 2
+        assert (
+            start.loaded["stack.layers.0.residual.norms.1.weight"] == f"{half}.layers.0.residual.norms.{behind}.weight"
+        )
         assert all(
-            name.startswith("decoder" if half == "encoder" else "encoder") or "cross" in name for name in start.dropped
+            name.startswith("decoder" if half == "encoder" else "encoder") or "cross" in name or "norms.1" in name
+            for name in start.dropped
         )
 
 

@@ -155,6 +155,8 @@ def test_evaluation_is_one_sum_over_the_split(corpus: FilesCorpus, tmp_path: Pat
     assert results[0]["val/bits_per_byte"] == pytest.approx(
         total / math.log(2) / sum(len(text.encode()) - 1 for text in texts), rel=1e-5
     )
+    words = sum(len(text.split()) for text in texts)
+    assert results[0]["val/word_perplexity"] == pytest.approx(math.exp(total / words), rel=1e-4)
 
 
 def test_predictions_are_rows_of_log_likelihoods(corpus: FilesCorpus, tmp_path: Path) -> None:
