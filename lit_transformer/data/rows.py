@@ -170,7 +170,7 @@ class HubRows(RowCorpus):
         name: Configuration of the data set.
         revision: Commit, tag or branch; a commit keeps a recipe reproducible.
         data_files: Files of the repository by split, where it has no configuration.
-        rename: Fields that get another name, as ``{theirs: ours}``.
+        rename: Fields that get another name, as ``{theirs: ours}``, in place of what has that name already.
         folder: Local folder with files ``train.*``, ``validation.*``, ``test.*`` that is read instead of the hub; their
             fields have the new names already.
         validation_fraction: Share of the train rows held out when there is no validation split.
@@ -224,7 +224,8 @@ class HubRows(RowCorpus):
             for field, labels in names.items():
                 # -1 is how the hub writes a label that is kept secret
                 row[field] = labels[row[field]] if row[field] is not None and row[field] >= 0 else None
-            values = {self.rename.get(field, field): value for field, value in row.items()}
+            kept = {field: value for field, value in row.items() if field not in self.rename}
+            values = kept | {ours: row[theirs] for theirs, ours in self.rename.items()}
             yield Row(f"{self.path}, {split} row {number}", values)
 
     def contents(self, split: str) -> str:
