@@ -63,7 +63,7 @@ def application(engine: Engine, name: str) -> FastAPI:
     async def models() -> dict[str, Any]:
         """The models: one."""
         limits = {"context": engine.limits.context, "max_tokens": engine.limits.max_new_tokens}
-        return {"object": "list", "data": [{**described, **limits}]}
+        return {"object": "list", "data": [{**described, **limits, "continues": engine.model.prompting.continues}]}
 
     @app.get("/v1/models/{model}", responses={404: {"description": "no such model"}})
     async def one(model: str) -> dict[str, Any]:

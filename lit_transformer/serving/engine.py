@@ -84,13 +84,15 @@ class Engine(threading.Thread):
         Raises:
             UserError: It cannot be encoded, or is too long.
         """
-        size = self.model.network.vocabulary.size
+        network = self.model.network
+        own = network.vocabulary.source_size if network.reads_apart else None
+        size = network.vocabulary.size if own is None else own
         tokens = self.model.prompting(prompt) if isinstance(prompt, str) else list(prompt)
         if not tokens:
             raise UserError("the prompt is empty: give it one token at least")
         if wrong := [token for token in tokens if not 0 <= token < size]:
             raise UserError(f"the prompt has token {wrong[0]} and the vocabulary ends at {size - 1}")
-        room = self.limits.context - (0 if self.model.network.reads_apart else 1)
+        room = self.limits.context - (0 if network.reads_apart else 1)
         if len(tokens) > room:
             raise UserError(f"the prompt has {len(tokens)} tokens and the model reads at most {room}")
         return tokens

@@ -59,7 +59,9 @@ def compare(network, slots=3, requests=9, seed=0):
         assert torch.allclose(torch.stack(scores), expected, atol=2e-4, rtol=1e-4), (prompt, tokens)
 
 
-@pytest.mark.parametrize("position", [each for each in POSITIONS if ".blocks." in f"{each.__module__}."], ids=lambda each: each.__name__)
+@pytest.mark.parametrize(
+    "position", [each for each in POSITIONS if ".blocks." in f"{each.__module__}."], ids=lambda each: each.__name__
+)
 def test_every_position(position):
     compare(build(position), seed=1)
 

@@ -3,6 +3,7 @@
 
 const find = (id) => document.getElementById(id);
 let running = null;
+let continues = true; // whether the text continues the prompt, or answers it
 
 function say(message, wrong = false) {
   find("status").textContent = message;
@@ -54,7 +55,7 @@ async function write() {
   say("writing …");
   const given = document.createElement("span");
   given.className = "given";
-  given.textContent = find("prompt").value;
+  given.textContent = continues ? find("prompt").value : "";
   const text = document.createElement("span");
   text.id = "written";
   find("text").replaceChildren(given, text);
@@ -120,6 +121,7 @@ async function begin() {
   try {
     const model = (await (await fetch("/v1/models")).json()).data[0];
     find("model").textContent = `${model.id}, ${model.context} tokens of context`;
+    continues = model.continues;
     find("max_tokens").max = model.max_tokens;
     if (model.max_tokens < 128) find("max_tokens").value = Math.max(1, Math.floor(model.max_tokens / 2));
   } catch {
