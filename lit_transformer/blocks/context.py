@@ -43,7 +43,7 @@ class Visibility:
         self._q_len, self._k_len = q.index.shape[-1], k.index.shape[-1]
         self._tiles: dict[tuple[int, int], Tiles] = {}
 
-    @property
+    @cached_property
     def hides_nothing(self) -> bool:
         """Every query sees every key."""
         return self.mask.hides_nothing(self._k_len - self._q_len, self._q_len, self._k_len)
@@ -120,6 +120,11 @@ class Context:
     cache_start: int = 0
     memory: Tensor | None = None
     memory_visible: Visibility | None = None
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether every query sees every key, and the position adds nothing to scores or values."""
+        return self.visible.hides_nothing and not self.position.has_bias and not self.position.has_values
 
     @property
     def real(self) -> Bool[Tensor, "B T"] | None:

@@ -53,6 +53,8 @@ def score_mod(bias: Bias | None, soft_cap: float | None) -> Callable[..., Tensor
     """What happens to one score under ``vmap``; None: nothing."""
     if bias is None and soft_cap is None:
         return None
+    if bias is not None and type(bias).at is Bias.at:
+        bias._table()  # it cannot be made and kept while flex attention traces
 
     def modified(score: Tensor, batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
         if soft_cap is not None:

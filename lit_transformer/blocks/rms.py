@@ -13,8 +13,15 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     ours = x.device.type == "cpu" and x.dtype == weight.dtype and x.element_size() >= 4
     if not ours or type(weight) not in (Tensor, nn.Parameter) or torch.compiler.is_compiling():
         return F.rms_norm(x, (x.shape[-1],), weight, eps)
+    if not torch.is_grad_enabled():
+        return x.mul(_inverse(x, eps)).mul_(weight)
     y: Tensor = _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
     return y
+
+
+def _inverse(x: Tensor, eps: float) -> Tensor:
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -22,7 +29,7 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        inverse = _inverse(x, eps)
         ctx.save_for_backward(x, weight, inverse)
         y: Tensor = (x * inverse).mul_(weight)
         return y

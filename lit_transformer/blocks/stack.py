@@ -133,11 +133,14 @@ class Stack(nn.Module):
         reports: list[Auxiliary] = []
         contexts: dict[tuple[int, Mask], Context] = {(id(self.position), self.mask): shared}
         for i, layer in enumerate(self._layers):
-            position, mask = layer.own_position or self.position, layer.own_mask or self.mask
-            key = (id(position), mask)
-            if key not in contexts:
-                contexts[key] = context(position, mask)
-            x, layer_cache, report = layer(x, contexts[key], cache.layers[i] if cache else None)
+            found = shared
+            if layer.own_position is not None or layer.own_mask is not None:
+                position, mask = layer.own_position or self.position, layer.own_mask or self.mask
+                key = (id(position), mask)
+                if key not in contexts:
+                    contexts[key] = context(position, mask)
+                found = contexts[key]
+            x, layer_cache, report = layer(x, found, cache.layers[i] if cache else None)
             if cache is not None:
                 cache.layers[i] = layer_cache
             reports.append(report)
@@ -147,8 +150,9 @@ class Stack(nn.Module):
         self, batch: int, max_len: int, dtype: torch.dtype | None = None, device: torch.device | None = None
     ) -> Cache:
         """Room for ``max_len`` tokens in ``batch`` rows, in the weights' type and place unless told otherwise."""
-        weight = next(self.parameters())
-        device, dtype = device or weight.device, dtype or weight.dtype
+        if device is None or dtype is None:
+            weight = next(self.parameters())
+            device, dtype = device or weight.device, dtype or weight.dtype
         layers = [layer.new_cache(batch, max_len, device, dtype) for layer in self._layers]
         return Cache(layers, torch.zeros(batch, max_len, dtype=torch.long, device=device))
 

@@ -5,6 +5,7 @@ from lit_transformer.generation.beam import Certain, Eager, Likely, Patience, be
 from lit_transformer.generation.classification import Classifier, Label
 from lit_transformer.generation.decoding import Completion, generate
 from lit_transformer.generation.devices import device_of
+from lit_transformer.generation.form import decoding_form
 from lit_transformer.generation.model import Model
 from lit_transformer.generation.penalties import (
     BannedWords,
@@ -35,13 +36,14 @@ from lit_transformer.generation.streaming import StopStrings, TextStream
 from lit_transformer.generation.text import Prompting, SourcePrompting, complete, sample_text
 from lit_transformer.generation.translation import Translator
 from lit_transformer.generation.truncation import Epsilon, Eta, Mirostat, TypicalP
+from lit_transformer.generation.weights import BFloat16, Float16, Int8, Weights
 
 __all__ = [
-    "Acceptance", "BannedText", "BannedWords", "Certain", "Choice", "Classifier", "Completion", "Draft",
-    "DraftNetwork", "Eager", "Epsilon", "Eta", "FrequencyPenalty", "Greedy", "History", "Label", "Likely",
-    "LogitBias", "LogitsProcessor", "MinNewTokens", "MinP", "Mirostat", "Model", "Multinomial", "NoRepeatNGram",
-    "Patience", "PresencePenalty", "PromptLookup", "Prompting", "RepetitionPenalty", "Runner", "Sampler", "Score",
-    "SourcePrompting", "StopStrings", "Temperature", "TextStream", "TopK", "TopP", "Translator", "TypicalP",
-    "beam_search", "complete", "device_of", "generate", "generate_speculatively", "sample_text", "sampler_of",
-    "score",
+    "Acceptance", "BFloat16", "BannedText", "BannedWords", "Certain", "Choice", "Classifier", "Completion", "Draft",
+    "DraftNetwork", "Eager", "Epsilon", "Eta", "Float16", "FrequencyPenalty", "Greedy", "History", "Int8", "Label",
+    "Likely", "LogitBias", "LogitsProcessor", "MinNewTokens", "MinP", "Mirostat", "Model", "Multinomial",
+    "NoRepeatNGram", "Patience", "PresencePenalty", "PromptLookup", "Prompting", "RepetitionPenalty", "Runner",
+    "Sampler", "Score", "SourcePrompting", "StopStrings", "Temperature", "TextStream", "TopK", "TopP", "Translator",
+    "TypicalP", "Weights", "beam_search", "complete", "decoding_form", "device_of", "generate",
+    "generate_speculatively", "sample_text", "sampler_of", "score",
 ]  # fmt: skip

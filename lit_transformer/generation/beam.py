@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lit_transformer.errors import UserError
 from lit_transformer.generation.decoding import Completion, check, stops_of
+from lit_transformer.generation.form import worth_forming
 from lit_transformer.generation.runner import Runner, evaluating
 from lit_transformer.generation.samplers import History, LogitsProcessor
 from lit_transformer.networks.base import Network
@@ -147,9 +148,10 @@ def beam_search(
             f"beam search looks at the whole text: a prompt of {width} tokens leaves room for "
             f"{window - width + 1} new ones in the context of {window}, and max_new_tokens is {max_new_tokens}"
         )
-    runner = Runner(network)
-    stops = torch.tensor(sorted(stops_of(network, stop_ids)), dtype=torch.long, device=runner.device)
+    device = next(network.parameters()).device
+    stops = torch.tensor(sorted(stops_of(network, stop_ids)), dtype=torch.long, device=device)
     with evaluating(network):
+        runner = Runner(worth_forming(network, max_new_tokens, len(rows) * beams))
         finished = _search(runner, rows, openings, beams, max_new_tokens, stops, length_penalty, patience, processors)
     completions = []
     for i in range(len(rows)):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lit_transformer.errors import UserError
+from lit_transformer.generation.form import worth_forming
 from lit_transformer.generation.runner import Runner, evaluating
 from lit_transformer.generation.samplers import Greedy, History, Multinomial, Sampler
 from lit_transformer.networks.base import Network
@@ -126,15 +127,16 @@ def decode(
         return
     stops = stops_of(network, stop_ids)
     sampler = sampler.begin()
-    runner = Runner(network)
-    draws = uniform(completions, max_new_tokens, seed, sampler, runner.device)
-    copies = torch.arange(len(rows), device=runner.device).repeat_interleave(samples)
+    device = next(network.parameters()).device
+    draws = uniform(completions, max_new_tokens, seed, sampler, device)
+    copies = torch.arange(len(rows), device=device).repeat_interleave(samples)
     openings = [network.opening(row) for row in rows]
     if network.reads_apart and window is not None:
         max_new_tokens = min(max_new_tokens, window)  # it cannot start anew from the end of what it wrote
-    text = Transcript(openings, samples, max_new_tokens, runner.device)
+    text = Transcript(openings, samples, max_new_tokens, device)
     active = list(completions)
     with evaluating(network):
+        runner = Runner(worth_forming(network, max_new_tokens, len(active)))
         capacity = text.prompt_end + max_new_tokens - 1
         logits = runner.prefill(rows, capacity if window is None else min(capacity, window))
         if samples > 1:
@@ -186,7 +188,8 @@ def check(network: Network, rows: Sequence[Sequence[int]], context: int | None) 
         # Positions that end somewhere (Learned) say so now, not in the middle of a text.
         far = torch.full((1, 1), context - 1, device=next(network.parameters()).device)
         network(torch.zeros_like(far), positions=far)
-    size = network.vocabulary.size
+    own = network.vocabulary.source_size if network.reads_apart else None
+    size = network.vocabulary.size if own is None else own
     for i, row in enumerate(rows):
         which = "the prompt" if len(rows) == 1 else f"prompt {i}"
         if not row:

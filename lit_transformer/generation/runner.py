@@ -46,7 +46,8 @@ class Runner:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self.device = next(network.parameters()).device
+        weight = next(network.parameters())
+        self.device, self.dtype = weight.device, weight.dtype
         self.cache: Cache | None = None
         self._positions: Tensor | None = None
 
@@ -59,7 +60,7 @@ class Runner:
         """Starts anew with these prompts and a cache of ``capacity`` places; returns the scores of what comes next."""
         # Under autocast keys come in its type, and attention wants queries and keys alike.
         kind = self.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype
         cache = self.network.new_cache(len(rows), capacity, dtype, self.device)
         tokens, documents, positions = left_padded(rows, self.device)
         if min(map(len, rows)) == tokens.shape[1]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lit_transformer.errors import UserError
 from lit_transformer.generation.decoding import ANY_TOKEN, Completion, check, stops_of
+from lit_transformer.generation.form import worth_forming
 from lit_transformer.generation.runner import Runner, evaluating
 from lit_transformer.generation.samplers import Choice, History, Sampler
 from lit_transformer.networks.base import Network
@@ -186,6 +187,7 @@ def generate_speculatively(
     stops, acceptance = stops_of(network, stop_ids), Acceptance()
     completions = []
     with evaluating(network):
+        network = worth_forming(network, max_new_tokens, proposals + 1)
         for i, row in enumerate(rows):
             draft.begin(network, len(row) + max_new_tokens)
             writer = _Writer(network, row, sampler, generator_for(seed + i, "speculative"), acceptance)
