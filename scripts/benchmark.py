@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from bench import attention, loop, recompute, train  # noqa: E402
+from bench import attention, classify, loop, recompute, seq2seq, train  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,6 +15,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmark.py", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="BENCHMARK")
     train.add_parser(commands)
+    seq2seq.add_parser(commands)
+    classify.add_parser(commands)
     attention.add_parser(commands)
     loop.add_parser(commands)
     recompute.add_parser(commands)

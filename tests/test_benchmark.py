@@ -10,7 +10,7 @@ import pytest
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from bench import attention, harness, loop, train  # noqa: E402
+from bench import attention, harness, loop, seq2seq, train  # noqa: E402
 from bench.harness import Contestant  # noqa: E402
 
 
@@ -42,7 +42,7 @@ def test_a_gated_layer_has_as_many_weights_as_a_plain_one() -> None:
     assert train.gated_size({"d_model": 768}) == 2048
 
 
-@pytest.mark.parametrize("module", [train, attention, loop])
+@pytest.mark.parametrize("module", [train, seq2seq, attention, loop])
 def test_every_contestant_has_a_description(module: object) -> None:
     assert all(callable(build) for build in module.CONTESTANTS.values())  # type: ignore[attr-defined]
 

@@ -3,18 +3,17 @@
 from collections.abc import Sequence
 
 from lit_transformer.errors import UserError
-from lit_transformer.generation.beam import beam_search
 from lit_transformer.generation.decoding import Completion
-from lit_transformer.networks.base import Network
+from lit_transformer.generation.translation import Translator
 
 
 class BeamSearch:
-    """Beam search with a length that depends on the prompt's.
+    """Beam search for translations, of a length that depends on the source's.
 
     Args:
         beams: Hypotheses kept open at each step; 1 is greedy decoding.
         length_penalty: Exponent of the length that the log-probability is divided by; 0 favours short texts.
-        ratio: Most new tokens as a multiple of the longest prompt's.
+        ratio: Most new tokens as a multiple of the prompt's.
         extra: New tokens allowed beyond that.
     """
 
@@ -27,12 +26,8 @@ class BeamSearch:
         self.ratio = ratio
         self.extra = extra
 
-    def __call__(self, network: Network, prompts: Sequence[Sequence[int]]) -> list[Completion]:
-        """The best completion of each prompt."""
-        longest = max(map(len, prompts))
-        room = int(longest * self.ratio) + self.extra
-        if (window := network.dims.max_len) is not None:
-            room = min(room, window - max(len(network.opening(prompt)) for prompt in prompts) + 1)
-        return beam_search(
-            network, prompts, beams=self.beams, max_new_tokens=max(1, room), length_penalty=self.length_penalty
-        )
+    def __call__(self, translator: Translator, prompts: Sequence[Sequence[int]]) -> list[Completion]:
+        """The best completion of each prompt, with its text."""
+        options = {"beams": self.beams, "length_penalty": self.length_penalty}
+        found = translator(prompts, batch_size=len(prompts), ratio=self.ratio, extra=self.extra, **options)
+        return [completion for _, completion in sorted(found, key=lambda each: each[0])]

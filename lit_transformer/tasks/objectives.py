@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -42,6 +43,7 @@ class RDrop(Objective):
         one, output = super().__call__(task, batch)
         other, second = super().__call__(task, batch)
         predicted = batch.targets != IGNORED
-        p, q = (each.head(each.hidden[predicted]).float().log_softmax(-1) for each in (output, second))
+        logits = [each.head(each.hidden[predicted]) for each in (output, second)]
+        p, q = (each.log_softmax(-1, dtype=torch.promote_types(each.dtype, torch.float32)) for each in logits)
         divergence = ((p.exp() - q.exp()) * (p - q)).sum()  # both directions at once
         return (one + other) / 2 + self.alpha / 4 * divergence, output

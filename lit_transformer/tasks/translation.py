@@ -14,6 +14,7 @@ from lit_transformer.blocks.loss import TokenLoss
 from lit_transformer.data.batch import LanguageBatch
 from lit_transformer.data.tokenizer import Tokenizer
 from lit_transformer.data.translation import Example, TranslationData
+from lit_transformer.generation.translation import Translator
 from lit_transformer.tasks.base import NetworkFactory
 from lit_transformer.tasks.decoding import BeamSearch
 from lit_transformer.tasks.objectives import Objective
@@ -81,11 +82,16 @@ class Translation(TokenPrediction):
         rows = [int(row) for row in batch.ids if row >= 0]
         if not rows:
             return []
-        examples = [self.data.example(split, row) for row in rows]
-        completions = self.decoding(self.network, [example.prompt for example in examples])
-        texts = [self.data.tokenizer.decode(completion.tokens, skip_special_tokens=True) for completion in completions]
-        scores = [float(completion.score or 0.0) for completion in completions]
-        return list(zip(rows, examples, texts, scores, strict=True))
+        data = self.data
+        end = data.source_tokenizer.eos_id
+        assert end is not None  # or there would be no such data
+        translator = Translator(self.network, data.tokenizer, data.source_tokenizer, end)
+        examples = [data.example(split, row) for row in rows]
+        done = self.decoding(translator, [example.prompt for example in examples])
+        return [
+            (row, example, completion.text, float(completion.score or 0.0))
+            for row, example, completion in zip(rows, examples, done, strict=True)
+        ]
 
     def evaluate(self, batch: LanguageBatch, split: str) -> None:
         """Adds the batch's sums and translations."""
