@@ -46,13 +46,15 @@ class CrossEntropy(TokenLoss):
     def forward(self, hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
         """See the base class."""
         logits: Tensor = head(hidden)
-        return F.cross_entropy(
+        loss = F.cross_entropy(
             logits.flatten(0, -2).float() if logits.element_size() < 4 else logits.flatten(0, -2),
             targets.flatten(),
             ignore_index=IGNORED,
             reduction="sum",
             label_smoothing=self.label_smoothing,
         )
+        whole: Tensor = loss.full_tensor() if hasattr(loss, "full_tensor") else loss  # logits shared out over devices
+        return whole
 
 
 class ChunkedCrossEntropy(CrossEntropy):

@@ -73,14 +73,32 @@ def initialise(network: nn.Module, scheme: Initialisation, seed: int, n_layers: 
                 continue
             seen.add(id(parameter))
             generator = generator_for(seed, f"{path}.{name}")
+            whole = torch.empty(parameter.shape, dtype=parameter.dtype) if is_sharded(parameter) else parameter
             rule = getattr(module, "initialise_parameter", None)
             if rule is not None:
-                rule(name, parameter, generator)
+                rule(name, whole, generator)
             else:
-                scheme.draw(module, name, parameter, n_layers, generator)
+                scheme.draw(module, name, whole, n_layers, generator)
                 gain = getattr(module, "gain", None)
                 if gain is not None:
-                    parameter.mul_(gain)
+                    whole.mul_(gain)
+            if whole is not parameter:
+                keep_part(parameter, whole)
         reset = getattr(module, "initialise_buffers", None)
         if reset is not None:
             reset()
+
+
+def is_sharded(parameter: Tensor) -> bool:
+    """Whether this process holds a part of it only (a DTensor)."""
+    return hasattr(parameter, "device_mesh")
+
+
+def keep_part(parameter: Tensor, whole: Tensor) -> None:
+    """Writes this process's part of ``whole``, which all of them have alike."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(parameter, DTensor)
+    mesh, placements = parameter.device_mesh, parameter.placements
+    own = distribute_tensor(whole.to(parameter.device), mesh, placements, src_data_rank=None)
+    parameter.to_local().copy_(own.to_local())

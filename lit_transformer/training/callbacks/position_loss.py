@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from lit_transformer.analysis.curve import curve_picture
@@ -74,9 +75,9 @@ class PositionLoss(Callback):
                     add("val/loss_by_position", picture, trainer.global_step)
 
     def _draws(self, trainer: Trainer) -> bool:
-        loggers = [getattr(logger, "experiment", None) for logger in trainer.loggers]
-        wanted = any(hasattr(experiment, "add_image") for experiment in loggers) or not trainer.is_global_zero
-        return trainer.state.fn == "fit" and not trainer.sanity_checking and wanted
+        # By the logger's class, which all ranks have alike: they have to agree whether sums are exchanged.
+        shown = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
+        return shown and trainer.state.fn == "fit" and not trainer.sanity_checking
 
     def _points(self, sums: Tensor) -> list[tuple[float, float]]:
         losses, counts = sums.cpu()

@@ -37,11 +37,11 @@ class Samples(Callback):
         self.latest: list[str] = []
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Generates on the first rank."""
+        """Generates on the first rank; where the network is spread over ranks, on all of them."""
         tokenizer = getattr(getattr(trainer, "datamodule", None), "tokenizer", None)
         if (
             trainer.sanity_checking
-            or not trainer.is_global_zero
+            or not (trainer.is_global_zero or pl_module.device_mesh is not None)
             or tokenizer is None
             or trainer.state.fn != TrainerFn.FITTING
         ):
@@ -56,7 +56,7 @@ class Samples(Callback):
         ]
         # Escaped and as a code block: TensorBoard renders Markdown, and would fetch an image that a sample names.
         text = "\n\n".join("\n".join("    " + html.escape(line) for line in each.split("\n")) for each in self.latest)
-        for logger in trainer.loggers:
+        for logger in trainer.loggers if trainer.is_global_zero else ():
             add = getattr(getattr(logger, "experiment", None), "add_text", None)
             if add is not None:
                 add("samples", text, trainer.global_step)

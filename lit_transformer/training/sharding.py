@@ -1,0 +1,258 @@
+"""Plans that spread a network over devices: FSDP2, tensor parallelism, or both on one mesh.
+
+A plan is applied to a network on the meta device, before any weight exists; ``materialise`` then draws each weight in
+full from (seed, its name), one at a time, and keeps this rank's part: the same start as in a single process.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    ParallelStyle,
+    PrepareModuleInput,
+    RowwiseParallel,
+    parallelize_module,
+)
+
+from lit_transformer.blocks.attention import Attention
+from lit_transformer.blocks.embedding import Embedding, Head, LinearHead, TiedHead
+from lit_transformer.blocks.feed_forward import MLP, Gated
+from lit_transformer.blocks.gated_attention import GatedAttention
+from lit_transformer.blocks.layer import Layer
+from lit_transformer.blocks.norms import Norm
+from lit_transformer.blocks.position import Position, Randomised
+from lit_transformer.blocks.residual import PostNorm, PreNorm, Sandwich
+from lit_transformer.blocks.stack import Stack
+from lit_transformer.dims import SizeError
+from lit_transformer.errors import UserError
+from lit_transformer.networks.base import Network
+
+PRODUCTS_OF_HEADS = ("query", "key", "value", "gate")
+"""Products whose outputs belong to heads: each device computes those of its own."""
+
+NORMS_OF_HEADS = ("query_norm", "key_norm")
+"""Norms of each head by itself."""
+
+
+def fully_sharded(network: Network, mesh: DeviceMesh, policy: MixedPrecisionPolicy | None = None) -> None:
+    """Every layer's weights spread over the mesh and gathered when it is their turn (FSDP2, ZeRO-3).
+
+    Args:
+        network: The network; ``tensor_parallel`` comes first where both are wanted.
+        mesh: One dimension: the ranks that see different data.
+        policy: Types of computation and reduction; left out: those of the weights.
+    """
+    options: dict[str, Any] = {"mesh": mesh, "mp_policy": policy or MixedPrecisionPolicy(cast_forward_inputs=False)}
+    for module in network.modules():
+        if isinstance(module, Stack):
+            for layer in module.layers:
+                fully_shard(layer, **options)
+    fully_shard(network, **options)
+
+
+def tensor_parallel(network: Network, mesh: DeviceMesh) -> None:
+    """Heads and hidden units spread over the mesh, norms over the sequence, and the vocabulary over embedding and loss.
+
+    Megatron-LM's plan (Shoeybi et al., 2019, arXiv:1909.08053; sequence parallelism: Korthikanti et al., 2022,
+    arXiv:2205.05198). Between the layers every device holds a part of the sequence, whose length the number of devices
+    must divide. Losses are taken inside ``torch.distributed.tensor.parallel.loss_parallel()``.
+
+    Args:
+        network: The network, not sharded yet.
+        mesh: One dimension: the devices that share each row.
+
+    Raises:
+        SizeError: The sizes do not divide, or a part has no plan.
+    """
+    check(network, mesh.size())
+    for stack in [module for module in network.modules() if isinstance(module, Stack)]:
+        for layer in stack.layers:
+            parallelize_module(layer, mesh, layer_plan(layer))
+        parallelize_module(stack.layers[0], mesh, EnterSequence())
+        parallelize_module(stack.norm, mesh, OverSequence(gathered=True))
+    for embedding in [module for module in network.modules() if isinstance(module, Embedding)]:
+        parallelize_module(embedding, mesh, VocabularyEmbedding())
+    for head in [module for module in network.modules() if isinstance(module, Head)]:
+        if isinstance(head, TiedHead):
+            head.weight = network.get_parameter("embedding.weight")
+        parallelize_module(head, mesh, VocabularyHead())
+
+
+def check(network: Network, devices: int) -> None:
+    """Refuses what the plan cannot divide.
+
+    Raises:
+        SizeError: Names the key to edit.
+    """
+    dims = network.dims
+    for name, value in (("n_heads", dims.n_heads), ("n_kv_heads", dims.kv_heads)):
+        if value % devices:
+            raise SizeError(f"dims.{name}", f"is {value}, which {devices} tensor-parallel devices do not divide; make "
+                            f"it a multiple of {devices}, or tensor_parallel_size a divisor of it")  # fmt: skip
+    for module in network.modules():
+        part: object = None
+        if isinstance(module, Layer):
+            if type(module.attention) not in (Attention, GatedAttention):
+                part = module.attention
+            elif not isinstance(module.feed_forward, MLP | Gated):
+                part = module.feed_forward
+            elif type(module.residual) not in (PreNorm, PostNorm, Sandwich):
+                part = module.residual
+        elif isinstance(module, Position):
+            part = module if module.has_bias or module.has_values or isinstance(module, Randomised) else None
+        elif isinstance(module, Head) and type(module) not in (TiedHead, LinearHead):
+            part = module
+        if part is not None:
+            raise SizeError("trainer.strategy", f"tensor parallelism has no plan for {type(part).__name__}; valid: "
+                            "Attention, MLP and gated feed-forwards, pre- and post-norm, rotary and absolute "
+                            "positions; or use FSDP2, which takes everything")  # fmt: skip
+
+
+def layer_plan(layer: nn.Module) -> dict[str, ParallelStyle]:
+    """What happens to each part of a layer, by its path."""
+    assert isinstance(layer, Layer)
+    plan: dict[str, ParallelStyle] = {}
+    for name in ("attention", "cross_attention"):
+        attention = getattr(layer, name)
+        if attention is None:
+            continue
+        # The whole sequence goes in as a DTensor, so that the gradients of its products are added up once.
+        plan[name] = PrepareModuleInput(
+            input_layouts=(Shard(1), None, None), desired_input_layouts=(Replicate(), None, None)
+        )
+        plan |= {f"{name}.{part}": ColwiseParallel() for part in PRODUCTS_OF_HEADS if hasattr(attention, part)}
+        plan |= {f"{name}.{part}": OverSequence() for part in NORMS_OF_HEADS if getattr(attention, part) is not None}
+        plan[f"{name}.output"] = RowwiseParallel(output_layouts=Shard(1))
+    plan["feed_forward"] = PrepareModuleInput(input_layouts=(Shard(1), None), desired_input_layouts=(Replicate(), None))
+    plan |= {f"feed_forward.{part}": ColwiseParallel() for part in ("gate", "up") if hasattr(layer.feed_forward, part)}
+    plan["feed_forward.down"] = RowwiseParallel(output_layouts=Shard(1))
+    for name, module in layer.residual.named_modules():
+        if isinstance(module, Norm):
+            plan[f"residual.{name}"] = OverSequence()
+    return plan
+
+
+class OverSequence(ParallelStyle):
+    """A norm of a part of the sequence, or of some of the heads: dimension 1 is shared out, its weights are not.
+
+    Args:
+        gathered: Whether its output is the whole sequence.
+    """
+
+    def __init__(self, gathered: bool = False) -> None:
+        super().__init__()
+        self.gathered = gathered
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        _replicate(module, device_mesh)
+
+        def enter(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (DTensor.from_local(given[0], device_mesh, [Shard(1)], run_check=False), *given[1:])
+
+        def leave(module: nn.Module, given: Any, y: Any) -> Any:
+            return (y.redistribute(placements=[Replicate()]) if self.gathered else y).to_local()
+
+        module.register_forward_pre_hook(enter)
+        module.register_forward_hook(leave)
+        return module
+
+
+class EnterSequence(ParallelStyle):
+    """The first layer takes its part of the whole sequence."""
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        def enter(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+            x = given[0]
+            if x.shape[1] % device_mesh.size():
+                raise UserError(f"data.block_size: {x.shape[1]} tokens cannot be shared by {device_mesh.size()} "
+                                f"tensor-parallel devices; make it a multiple of {device_mesh.size()}")  # fmt: skip
+            x = DTensor.from_local(x, device_mesh, [Replicate()], run_check=False)
+            return (x.redistribute(placements=[Shard(1)]).to_local(), *given[1:])
+
+        module.register_forward_pre_hook(enter)
+        return module
+
+
+class VocabularyEmbedding(ParallelStyle):
+    """Each device knows some tokens' vectors; what the others know is added."""
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        assert isinstance(module, Embedding)
+        module.weight = nn.Parameter(distribute_tensor(module.weight.detach(), device_mesh, [Shard(0)]))
+        if module.types is not None:
+            module.types = nn.Parameter(distribute_tensor(module.types.detach(), device_mesh, [Replicate()]))
+
+        def enter(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(
+                DTensor.from_local(ids, device_mesh, [Replicate()], run_check=False) if isinstance(ids, Tensor) else ids
+                for ids in given
+            )
+
+        def leave(module: nn.Module, given: Any, y: Any) -> Any:
+            return y.redistribute(placements=[Replicate()]).to_local()
+
+        module.register_forward_pre_hook(enter)
+        module.register_forward_hook(leave)
+        return module
+
+
+class VocabularyHead(ParallelStyle):
+    """Each device scores some tokens. In training logits stay shared out, and the loss is taken of the parts."""
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        if not isinstance(module.weight, DTensor):
+            assert isinstance(module.weight, Tensor)
+            module.weight = nn.Parameter(distribute_tensor(module.weight.detach(), device_mesh, [Shard(0)]))
+
+        def enter(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (DTensor.from_local(given[0], device_mesh, [Replicate()], run_check=False),)
+
+        def leave(module: nn.Module, given: Any, y: Any) -> Any:
+            return y if torch.is_grad_enabled() else y.full_tensor()
+
+        module.register_forward_pre_hook(enter)
+        module.register_forward_hook(leave)
+        return module
+
+
+def spread(network: Network, mesh: DeviceMesh, seed: int, device: torch.device) -> None:
+    """Both plans over a mesh with the dimensions "data_parallel" and "tensor_parallel", and weights to start with.
+
+    Args:
+        network: The network, on the meta device.
+        mesh: The devices.
+        seed: What weights are drawn from, each with its name.
+        device: Where this rank's part goes.
+    """
+    data, tensor = mesh["data_parallel"], mesh["tensor_parallel"]
+    if tensor.size() > 1:
+        tensor_parallel(network, tensor)
+        materialise(network, seed, device)  # drawn before they are cut twice
+        if data.size() > 1:
+            fully_sharded(network, data)
+    else:
+        fully_sharded(network, data)
+        materialise(network, seed, device)
+
+
+def materialise(network: Network, seed: int, device: torch.device) -> None:
+    """Gives a sharded network on the meta device its memory and its weights.
+
+    Args:
+        network: The network.
+        seed: What weights are drawn from, each with its name.
+        device: Where they go.
+    """
+    network.to_empty(device=device)
+    network.initialise(seed)
+
+
+def _replicate(module: nn.Module, mesh: DeviceMesh) -> None:
+    for part in module.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            part.register_parameter(name, nn.Parameter(distribute_tensor(parameter.detach(), mesh, [Replicate()])))

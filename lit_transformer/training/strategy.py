@@ -1,0 +1,171 @@
+"""Networks spread over devices in Lightning: FSDP2, tensor parallelism, or both, with checkpoints like any other's."""
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from lit_transformer.errors import UserError
+from lit_transformer.networks.initialisation import is_sharded, keep_part
+from lit_transformer.training.muon import Muon
+
+
+class Sharded(ModelParallelStrategy):
+    """Spreads the network over all devices.
+
+    Ranks that see different data share weights, gradients and optimizer state (FSDP2, ZeRO-3: Rajbhandari et al., 2020,
+    arXiv:1910.02054); ``tensor_parallel_size`` devices share each row of data (Megatron-LM's tensor and sequence
+    parallelism). A checkpoint is one file with whole tensors, the same as a single process writes, so that a run goes
+    on with another number of devices.
+
+    Args:
+        tensor_parallel_size: Devices that share each row; 1: none do.
+        data_parallel_size: Groups that see different data; left out: all devices over ``tensor_parallel_size``.
+        timeout: Seconds that a rank waits for another one before it gives up.
+        process_group_backend: ``nccl``, ``gloo``; left out: what the device has.
+    """
+
+    def __init__(
+        self,
+        tensor_parallel_size: int = 1,
+        data_parallel_size: int | None = None,
+        timeout: float = 1800.0,
+        process_group_backend: str | None = None,
+    ) -> None:
+        if tensor_parallel_size < 1:
+            raise UserError(f"trainer.strategy.tensor_parallel_size: is {tensor_parallel_size}, must be at least 1")
+        super().__init__(
+            data_parallel_size="auto" if data_parallel_size is None else data_parallel_size,
+            tensor_parallel_size=tensor_parallel_size,
+            save_distributed_checkpoint=False,
+            process_group_backend=process_group_backend,
+            timeout=timedelta(seconds=timeout),
+        )
+
+    def setup_environment(self) -> None:
+        """Divides the devices.
+
+        Raises:
+            UserError: They do not come out even.
+        """
+        devices, tensor = self.num_nodes * self.num_processes, int(self._tensor_parallel_size)
+        if devices % tensor:
+            raise UserError(
+                f"trainer.strategy.tensor_parallel_size: {tensor} does not divide the {devices} devices; "
+                f"valid: {', '.join(str(n) for n in range(1, devices + 1) if devices % n == 0)}"
+            )
+        data = devices // tensor if self._data_parallel_size == "auto" else int(self._data_parallel_size)
+        if data * tensor != devices:
+            raise UserError(
+                f"trainer.strategy.data_parallel_size: {data} x tensor_parallel_size {tensor} is not the number of "
+                f"devices, {devices}; leave it out"
+            )
+        self._data_parallel_size = data
+        super().setup_environment()
+
+    def setup_optimizers(self, trainer: Any) -> None:
+        """Refuses optimizers that need whole matrices.
+
+        Raises:
+            UserError: Muon.
+        """
+        super().setup_optimizers(trainer)
+        for optimizer in self.optimizers:
+            if isinstance(optimizer, Muon):
+                raise UserError(
+                    "model.optimizer: Muon needs whole matrices, which this strategy shards; use AdamW, or strategy ddp"
+                )
+            settle(optimizer)
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """Lightning hands the stored state to ``load_optimizer_state_dict``."""
+        return True
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Whole tensors, on the first rank; all ranks take part."""
+        assert self.lightning_module is not None
+        return self._whole(self.lightning_module.state_dict())  # type: ignore[no-any-return]
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Whole tensors, numbered as in a single process, on the first rank; all ranks take part."""
+        return self._whole(getattr(optimizer, "_optimizer", optimizer).state_dict())  # type: ignore[no-any-return]
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Verified and read as plain data, by every rank."""
+        content: dict[str, Any] = self.checkpoint_io.load_checkpoint(checkpoint_path)
+        return content
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Keeps this rank's part of every weight."""
+        assert self.lightning_module is not None
+        stored = checkpoint["state_dict"]
+        with torch.no_grad():
+            for name, value in self.lightning_module.state_dict().items():
+                if is_sharded(value):
+                    keep_part(value, stored[name].to(value.dtype))
+                else:
+                    value.copy_(stored[name])
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Keeps this rank's part of every moment."""
+        for optimizer, stored in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            state = {
+                number: {key: part_like(parameters[number], value) for key, value in values.items()}
+                for number, values in stored["state"].items()
+            }
+            optimizer.load_state_dict({**stored, "state": state})
+            settle(optimizer)
+
+    def _whole(self, state: Any) -> Any:
+        """Nested plain data with whole tensors on the CPU."""
+        if isinstance(state, Tensor):
+            whole = (state.full_tensor() if isinstance(state, DTensor) else state).detach()
+            return whole.cpu() if self.is_global_zero else None
+        if isinstance(state, Mapping):
+            return {key: self._whole(value) for key, value in state.items()}
+        if isinstance(state, list | tuple):
+            return [self._whole(value) for value in state]
+        return state
+
+
+def part_like(parameter: Tensor, value: Any) -> Any:
+    """A whole tensor cut as the parameter is; what has another shape (a step count) stays as it is."""
+    if not isinstance(value, Tensor) or not isinstance(parameter, DTensor) or value.shape != parameter.shape:
+        return value
+    part = torch.zeros_like(parameter.detach(), dtype=value.dtype)
+    keep_part(part, value)
+    return part
+
+
+def settle(optimizer: Optimizer) -> None:
+    """One tensor at a time where a group's tensors lie on different meshes, or only some of them are shared out."""
+    for group in optimizer.param_groups:
+        if len({mesh_of(parameter) for parameter in group["params"]}) > 1:
+            group.update({key: False for key in ("foreach", "fused") if key in group})
+
+
+def mesh_of(parameter: Tensor) -> Any:
+    """What tensors must have in common to be handled together."""
+    return parameter.device_mesh if isinstance(parameter, DTensor) else None
+
+
+@torch.no_grad()
+def clip_by_norm(parameters: Iterable[Tensor], limit: float) -> Tensor:
+    """Scales gradients so that their norm, over all devices, is at most ``limit``; the norm before."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    squares = [gradient.float().square().sum() for gradient in gradients]
+    total = torch.stack([square.full_tensor() if isinstance(square, DTensor) else square for square in squares]).sum()
+    norm = total.sqrt()
+    scale = (limit / (norm + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        local = gradient.to_local() if isinstance(gradient, DTensor) else gradient
+        local.mul_(scale.to(local.device))
+    return norm

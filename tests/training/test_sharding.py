@@ -1,0 +1,141 @@
+"""Sharded networks against the whole one: outputs, gradients, and the weights that they start from."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor.parallel import loss_parallel
+
+from lit_transformer.blocks import (
+    GELU,
+    MLP,
+    ALiBi,
+    Attention,
+    Layer,
+    LayerNorm,
+    Learned,
+    LinearHead,
+    MixtureOfExperts,
+    PostNorm,
+    RMSNorm,
+    RoPE,
+    ScaledEmbedding,
+    Sinusoidal,
+)
+from lit_transformer.blocks.loss import CrossEntropy
+from lit_transformer.dims import Dims, SizeError
+from lit_transformer.networks import DecoderOnly, EncoderDecoder, Network
+from lit_transformer.training.sharding import check, fully_sharded, materialise, tensor_parallel
+from lit_transformer.vocabulary import Vocabulary
+from tests.training.test_ranks import ranks
+
+WORDS = Vocabulary(22, bos_id=1, eos_id=2, max_len=16)
+DIMS = Dims(d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=24)
+GPT2 = partial(Layer, attention=partial(Attention, bias=True), feed_forward=partial(MLP, activation=GELU, bias=True),
+               norm=LayerNorm)  # fmt: skip
+NETWORKS: dict[str, Callable[[], Network]] = {
+    "llama": lambda: DecoderOnly(WORDS, DIMS, partial(Layer, attention=partial(Attention, qk_norm=RMSNorm)), RoPE),
+    "gpt2": lambda: DecoderOnly(WORDS, DIMS, GPT2, Learned, head=LinearHead),
+    "original": lambda: EncoderDecoder(
+        WORDS, DIMS, partial(GPT2, residual=PostNorm), Sinusoidal, embedding=ScaledEmbedding
+    ),
+}
+
+
+def inputs(network: Network) -> tuple[dict[str, Tensor], Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(3, 22, (4, 8), generator=generator)
+    given = {"tokens": tokens}
+    if network.reads_apart:
+        given["source"] = torch.randint(3, 22, (4, 6), generator=generator)
+    targets = tokens.roll(-1, 1)
+    targets[0, 5:] = -100
+    return given, targets
+
+
+def gradients(network: Network, rows: slice = slice(None)) -> dict[str, Tensor]:
+    given, targets = inputs(network)
+    output = network(**{name: value[rows] for name, value in given.items()})
+    loss = CrossEntropy()(output.hidden, output.head, targets[rows])
+    loss.backward()
+    found = {"loss": loss.detach()}
+    for name, parameter in network.named_parameters():
+        gradient = parameter.grad
+        assert gradient is not None, name
+        found[name] = gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient
+        found[f"{name}, weight"] = (
+            parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+        ).detach()
+    return found
+
+
+def whole(name: str) -> dict[str, Tensor]:
+    network = NETWORKS[name]()
+    network.initialise(5)
+    return gradients(network)
+
+
+def in_ranks(work: Callable[[], dict[str, Tensor]], folder: Path) -> list[dict[str, Tensor]]:
+    def one(rank: int) -> int:
+        torch.distributed.init_process_group("gloo")
+        found = work()
+        torch.save({name: value.detach().clone() for name, value in found.items()}, folder / f"{rank}.pt")
+        torch.distributed.destroy_process_group()
+        return 0
+
+    assert ranks(one) == [0, 0]
+    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_tensor_parallel_is_the_whole_network(name: str, tmp_path: Path) -> None:
+    def work() -> dict[str, Tensor]:
+        with torch.device("meta"):
+            network = NETWORKS[name]()
+        tensor_parallel(network, init_device_mesh("cpu", (2,)))
+        materialise(network, 5, torch.device("cpu"))
+        with loss_parallel():
+            return gradients(network)
+
+    expected = whole(name)
+    for found in in_ranks(work, tmp_path):
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5, msg=lambda m, k=key: f"{k}: {m}")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_fully_sharded_is_the_whole_network(name: str, tmp_path: Path) -> None:
+    """Each rank has half of the rows; FSDP2 takes the mean of their gradients."""
+
+    def work() -> dict[str, Tensor]:
+        with torch.device("meta"):
+            network = NETWORKS[name]()
+        fully_sharded(network, init_device_mesh("cpu", (2,)))
+        materialise(network, 5, torch.device("cpu"))
+        rank = torch.distributed.get_rank()
+        return gradients(network, slice(2 * rank, 2 * rank + 2))
+
+    expected = whole(name)
+    first, second = in_ranks(work, tmp_path)
+    torch.testing.assert_close(first["loss"] + second["loss"], expected["loss"])
+    for key, value in expected.items():
+        if key != "loss":
+            factor = 1 if key.endswith("weight") and ", " in key else 2
+            torch.testing.assert_close(first[key] * factor, value, rtol=1e-4, atol=1e-5)
+            assert torch.equal(first[key], second[key])
+
+
+@pytest.mark.parametrize(("network", "devices", "key"), [
+    (lambda: DecoderOnly(WORDS, DIMS), 4, "dims.n_kv_heads"),
+    (lambda: DecoderOnly(WORDS, Dims(18, 1, 3, d_ff=8)), 2, "dims.n_heads"),
+    (lambda: DecoderOnly(WORDS, DIMS, position=ALiBi), 2, "no plan for ALiBi"),
+    (lambda: DecoderOnly(WORDS, DIMS, partial(Layer, feed_forward=MixtureOfExperts)), 2, "MixtureOfExperts"),
+])  # fmt: skip
+def test_what_has_no_plan_is_refused(network: Callable[[], Network], devices: int, key: str) -> None:
+    with pytest.raises(SizeError, match=key):
+        check(network(), devices)
