@@ -1,8 +1,8 @@
 """The verbs of ``lit-transformer``.
 
 To add one: write ``cli/<verb>.py`` with a function ``run(argv: list[str]) -> int`` (a hyphen in the verb is an
-underscore in the file), and add its line here. What a verb needs beyond the standard library it imports
-inside its functions, so that ``--help`` answers at once.
+underscore in the file, and a keyword of Python gets one behind it), and add its line here. What a verb needs beyond the
+standard library it imports inside its functions, so that ``--help`` answers at once.
 """
 
 VERBS: dict[str, str] = {
@@ -15,8 +15,12 @@ VERBS: dict[str, str] = {
     "classify": "write the class of each line of a file, with probabilities",
     "score": "say how probable a text is: log-likelihood, perplexity, bits per byte",
     "serve": "serve a model over HTTP, with a page to try it",
+    "attention": "show what every head of a model does with a text, as a page, a table or a figure",
+    "import": "make a run folder of a pre-trained model in the Hugging Face layout",
+    "export": "write a checkpoint as a folder that transformers loads",
     "checkpoint": "inspect and verify checkpoints",
     "verify-resume": "prove that a killed run of a recipe goes on exactly",
+    "submit": "write a SLURM script that trains a recipe, and goes on after a pre-emption",
     "mask": "draw the pattern of a mask, with its density and the FLOPs it saves",
     "recipes": "list, show, copy and validate recipes",
 }
