@@ -43,6 +43,9 @@ class Corpus:
     cache_dir: str | None = None
     """Where a source may keep what it downloads; set by the DataModule."""
 
+    left_out: int = 0
+    """Empty documents that the last split that was read to its end has."""
+
     _carved: tuple[list[bool], int] | None = None
 
     def splits(self) -> Sequence[str]:
@@ -84,10 +87,10 @@ class Corpus:
         """
         self._require(split)
         if split not in ("train", "validation") or not self._carves:
-            yield from (document for document in self.read(split) if document.text)
+            yield from self._not_empty(split)
             return
         inside, cut = self._carve()
-        for held_out, document in zip(inside, self._readable(), strict=True):
+        for held_out, document in zip(inside, self._not_empty("train"), strict=True):
             if len(inside) == 1:
                 text = document.text[:cut] if split == "train" else document.text[cut:]
                 yield Document(document.name, text)
@@ -105,15 +108,21 @@ class Corpus:
             )
         raise UserError(f"data.corpus: {name} has no split {split!r}; the splits there are: {', '.join(self.splits())}")
 
-    def _readable(self) -> Iterator[Document]:
-        return (document for document in self.read("train") if document.text)
+    def _not_empty(self, split: str) -> Iterator[Document]:
+        count = 0
+        for document in self.read(split):
+            if document.text:
+                yield document
+            else:
+                count += 1
+        self.left_out = count
 
     def _carve(self) -> tuple[list[bool], int]:
         """Whether each document of the source's train split is held out, and where a single one is cut."""
         if self._carved is not None:
             return self._carved
         sizes, hashes = [], []
-        for document in self._readable():
+        for document in self._not_empty("train"):
             sizes.append(len(document.text))
             hashes.append(digest(document.text))
         if not sizes:

@@ -99,13 +99,14 @@ def guarded(path: Path, content: Iterator[T]) -> Iterator[T]:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def decode(path: Path, content: bytes, offset: int = 0) -> str:
-    """UTF-8 text with LF line ends; ``offset`` is where the content starts in the file."""
+def decode(path: Path, content: bytes, offset: int = 0, line: int = 1) -> str:
+    """UTF-8 text with LF line ends; ``offset`` and ``line`` are where the content starts in the file."""
     try:
         return content.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
+        row = line + content.count(10, 0, error.start)  # 10: LF
         raise UserError(
-            f"{path}: not UTF-8 at byte {offset + error.start} (0x{content[error.start]:02x}); "
+            f"{path}:{row}: not UTF-8 at byte {offset + error.start} (0x{content[error.start]:02x}); "
             "convert the file, for example with iconv -t utf-8"
         ) from None
 
@@ -115,7 +116,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     offset = 0
     with open_binary(path) as file:
         for number, line in enumerate(file, 1):
-            yield number, decode(path, line, offset).removesuffix("\n")
+            yield number, decode(path, line, offset, number).removesuffix("\n")
             offset += len(line)
 
 
@@ -192,6 +193,9 @@ def csv_rows(path: Path, needed: Sequence[str] = ()) -> Iterator[Row]:
     rows = csv.reader(io.StringIO(content, newline=""), delimiter="\t" if inner.suffix == ".tsv" else ",", strict=True)
     try:
         header = next(rows, [])
+        twice = [field for field in header if header.count(field) > 1]
+        if twice:
+            raise UserError(f"{path}:{rows.line_num}: the header names {twice[0]!r} twice")
         for row in rows:
             if row and len(row) != len(header):
                 raise UserError(f"{path}:{rows.line_num}: {len(row)} columns, the header has {len(header)}")

@@ -1,5 +1,7 @@
 """A split as token ids on disk, and what is known of its documents."""
 
+import logging
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -169,10 +171,15 @@ def prepared_tokens(corpus: Corpus, split: str, tokenizer: Tokenizer, cache: Cac
 
     def build(folder: Path) -> None:
         TokenFile.write(folder, shown(corpus.documents(split), f"Tokenising {split}"), tokenizer)
+        if corpus.left_out:
+            documents = "document is" if corpus.left_out == 1 else "documents are"
+            said = f"{corpus.source(source)}: {corpus.left_out:,} empty {documents} left out"
+            print(said, file=sys.stderr)
+            logging.getLogger("lit_transformer.run").info(said)
 
+    source = split if split in corpus.splits() else "train"
     key = {"format": FORMAT, "tokenizer": tokenizer.fingerprint, "corpus": corpus.fingerprint(split)}
     tokens = TokenFile.open(cache.entry("tokens", key, build))
     if tokens.statistics.targets == 0:
-        source = corpus.source(split if split in corpus.splits() else "train")
-        raise UserError(f"{source}: the {split} split holds no text to predict")
+        raise UserError(f"{corpus.source(source)}: the {split} split holds no text to predict")
     return tokens

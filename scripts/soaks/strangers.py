@@ -1,5 +1,8 @@
-"""Strangers' checkpoints."""
+"""What comes from strangers, or is simply wrong: checkpoints, recipes, data."""
 
+import contextlib
+import io
+import statistics
 import sys
 from pathlib import Path
 
@@ -34,3 +37,47 @@ def hostile(folder: Path, scale: float) -> Rows:
             (f"{name}: refused in one line, or unharmed", len(tidy), len(results)),
         ]
     return rows
+
+
+@command
+def recipes(folder: Path, scale: float) -> Rows:
+    """500 generated malformed recipes: code 2, one line, no traceback, at most 3 s beyond start-up."""
+    from tests.recipe.malformed import malformed
+    from tests.recipe.refusals import LONGEST, refusals
+
+    results = list(refusals(malformed(max(9, int(500 * scale))), folder))
+    for each in results:
+        if not each.proper or each.seconds > LONGEST:
+            print(
+                each.case.kind, each.case.name, each.code, round(each.seconds, 2), each.said, sep=" | ", file=sys.stderr
+            )
+    return [
+        ("kinds of mistake", len({each.case.kind for each in results}), 9),
+        ("code 2, one line, no traceback", sum(each.proper for each in results), len(results)),
+        ("longest beyond start-up, s", round(max(each.seconds for each in results), 2), f"<= {LONGEST:g}"),
+        ("median, s", round(statistics.median(each.seconds for each in results), 2), ""),
+    ]
+
+
+@command
+def data(folder: Path, scale: float) -> Rows:
+    """200 and more generated malformed data files: one line with file and row, or a counted skip."""
+    from tests.data.malformed import cleared, malformed_files, outcome
+
+    cases = malformed_files()
+    cases = cases[:: max(1, round(1 / scale))]
+    wrong = 0
+    for case in cases:
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            problem = outcome(case, cleared(folder / "case"), said.getvalue)
+        if problem:
+            wrong += 1
+            print(case.name, problem, sep=" | ", file=sys.stderr)
+    skips = sum(case.skipped is not None for case in cases)
+    return [
+        ("malformed files", len(cases), ">= 200"),
+        ("of these with faulty rows", sum(case.place is not None for case in cases), ""),
+        ("of these with rows that are skipped and counted", skips, ""),
+        ("one line with file and row, or a counted skip", len(cases) - wrong, len(cases)),
+    ]

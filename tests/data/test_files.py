@@ -97,11 +97,11 @@ def test_fingerprint_is_of_the_content(tmp_path: Path) -> None:
 
 MALFORMED: dict[str, tuple[str, str | bytes, str]] = {
     "empty": ("train.txt", "", "train.txt: empty data file"),
-    "not UTF-8": ("train.txt", b"abc\xffdef", r"train.txt: not UTF-8 at byte 3 \(0xff\)"),
-    "UTF-8 cut": ("train.txt", "abcü".encode()[:-1], "train.txt: not UTF-8 at byte 3"),
-    "UTF-16": ("train.txt", "abc".encode("utf-16"), "train.txt: not UTF-8 at byte 0"),
-    "not UTF-8, compressed": ("train.txt.gz", b"ab\n\xc3(", "train.txt.gz: not UTF-8 at byte 3"),
-    "not UTF-8 in JSON": ("train.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', "train.jsonl: not UTF-8 at byte 24"),
+    "not UTF-8": ("train.txt", b"abc\xffdef", r"train.txt:1: not UTF-8 at byte 3 \(0xff\)"),
+    "UTF-8 cut": ("train.txt", "abcü".encode()[:-1], "train.txt:1: not UTF-8 at byte 3"),
+    "UTF-16": ("train.txt", "abc".encode("utf-16"), "train.txt:1: not UTF-8 at byte 0"),
+    "not UTF-8, compressed": ("train.txt.gz", b"ab\n\xc3(", "train.txt.gz:2: not UTF-8 at byte 3"),
+    "not UTF-8 in JSON": ("train.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', "train.jsonl:2: not UTF-8 at byte 24"),
     "broken JSON": ("train.jsonl", '{"text": "a"}\n\n{"text": \n', "train.jsonl:3: not valid JSON: Expecting value"),
     "JSON cut off": ("train.jsonl", '{"text": "a"}\n{"text": "b', "train.jsonl:2: not valid JSON: Unterminated string"),
     "JSON array cut off": ("train.json", '[{"text": "a"},\n', "train.json: not valid JSON"),

@@ -86,7 +86,7 @@ MALFORMED: dict[str, tuple[str, bytes, str]] = {
     "not UTF-8": (
         "train.tsv",
         b"text\tlabel\n\xff\t1\n",
-        r"train.tsv: not UTF-8 at byte 11 \(0xff\); convert the file",
+        r"train.tsv:2: not UTF-8 at byte 11 \(0xff\); convert the file",
     ),
     "columns": ("train.tsv", b"text\tlabel\na\n", "train.tsv:2: 1 columns, the header has 2"),
     "not Parquet": ("train.parquet", b"no", "train.parquet: cannot be"),
