@@ -96,6 +96,19 @@ class Memory:
 
 
 @dataclass
+class Lineage:
+    """Several continuations of each row in one cache, their tokens side by side: nothing is copied when one forks.
+
+    Args:
+        index: (1, S) how far each place of the cache is from its row's start, along its own continuation.
+        seen: (B, T, S) which places each of the next T tokens, one a continuation, descends from; itself included.
+    """
+
+    index: Tensor
+    seen: Tensor
+
+
+@dataclass
 class Cache:
     """The decoding state of a network.
 
@@ -106,6 +119,7 @@ class Cache:
         documents: (B, S), -1 for padding; None as long as no call named documents.
         prefix: (B, S), True where everybody sees the token; None as long as no call named a prefix.
         memory: Where the encoder's states stand that the layers hold keys of; None where there is no encoder.
+        lineage: Who descends from whom, where each row holds several continuations.
     """
 
     layers: list[Any]
@@ -114,6 +128,7 @@ class Cache:
     documents: Tensor | None = None
     prefix: Tensor | None = None
     memory: Sites | None = None
+    lineage: Lineage | None = None
 
     def advanced(self, positions: Tensor, documents: Tensor | None, prefix: Tensor | None = None) -> "Cache":
         """This cache after T more tokens with the given (B, T) positions, documents and prefix."""

@@ -34,29 +34,32 @@ class Visibility:
         mask: The predicate.
         q: Sites of the queries, (B or 1, T).
         k: Sites of the keys, (B or 1, S); the queries are its last T where they are the same sequence.
+        seen: (B, T, S) what may be seen beside, where rows hold several continuations; for kernels that read ``dense``.
     """
 
-    def __init__(self, mask: Mask, q: Sites, k: Sites) -> None:
+    def __init__(self, mask: Mask, q: Sites, k: Sites, seen: Bool[Tensor, "B T S"] | None = None) -> None:
         self.mask = mask if k.document is None else mask & Documents()
         self.q = q
         self.k = k
+        self.seen = seen
         self._q_len, self._k_len = q.index.shape[-1], k.index.shape[-1]
         self._tiles: dict[tuple[int, int], Tiles] = {}
 
     @cached_property
     def hides_nothing(self) -> bool:
         """Every query sees every key."""
-        return self.mask.hides_nothing(self._k_len - self._q_len, self._q_len, self._k_len)
+        return self.seen is None and self.mask.hides_nothing(self._k_len - self._q_len, self._q_len, self._k_len)
 
     @property
     def is_causal(self) -> bool:
         """The plain lower triangle over a square: the case that kernels have a fast path for."""
-        return self._q_len == self._k_len and self.mask.is_causal(self._k_len)
+        return self.seen is None and self._q_len == self._k_len and self.mask.is_causal(self._k_len)
 
     @cached_property
     def dense(self) -> Bool[Tensor, "B T S"]:
         """The whole mask (B may be 1); True where the query may look."""
-        return self.mask.allowed(self.q.queries(), self.k.keys())
+        allowed = self.mask.allowed(self.q.queries(), self.k.keys())
+        return allowed if self.seen is None else allowed & self.seen
 
     @cached_property
     def blind(self) -> Bool[Tensor, "B T 1"]:

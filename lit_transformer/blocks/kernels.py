@@ -198,6 +198,8 @@ class FastestKernel(Kernel):
             return self.blocked if plain else self.eager
         if bias is not None or q.device.type != "cpu" or type(q) is not Tensor or torch.compiler.is_compiling():
             return self.sdpa
+        if visible.seen is not None:
+            return self.sdpa
         if not (visible.hides_nothing or visible.is_causal):
             return self.blocked if length > self.blocked.block else self.sdpa
         training = torch.is_grad_enabled() and q.requires_grad

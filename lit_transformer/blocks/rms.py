@@ -21,7 +21,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def _inverse(x: Tensor, eps: float) -> Tensor:
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    inverse: Tensor = length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    return inverse
 
 
 class _RMSNorm(torch.autograd.Function):

@@ -105,7 +105,11 @@ class Stack(nn.Module):
         """
         start = cache.length if cache else 0
         dtype = torch.promote_types(x.dtype, torch.float32)
-        index = torch.arange(start, start + x.shape[1], device=x.device).unsqueeze(0)
+        lineage = cache.lineage if cache else None
+        if lineage is None:
+            index = torch.arange(start, start + x.shape[1], device=x.device).unsqueeze(0)
+        else:
+            index = lineage.index[:, start : start + x.shape[1]]
         positions = index if positions is None else positions
         if cache is not None:
             cache = cache.advanced(positions, documents, prefix)
@@ -115,16 +119,19 @@ class Stack(nn.Module):
                 memory = Memory(None, cache.memory)
         k, k_positions = Sites(index, documents, prefix), positions
         if cache is not None:
-            room = torch.arange(cache.positions.shape[1], device=x.device).unsqueeze(0)
+            room = lineage.index if lineage else torch.arange(cache.length, device=x.device).unsqueeze(0)
             k = Sites(room, cache.documents, cache.prefix).map(lambda field: field[:, : cache.length])
             k_positions = cache.positions[:, : cache.length]
         k = k.with_start()
         q = k.map(lambda field: field[:, start:])
 
+        seen = None if lineage is None or cache is None else lineage.seen[..., : cache.length]
+
         def context(position: Position, mask: Mask) -> Context:
             q_state = position.prepare(positions, dtype)
             k_state = q_state if start == 0 else position.prepare(k_positions, dtype) if position.needs_keys else None
-            return Context(Visibility(mask, q, k), position, q_state, k_state, self.kernel, start, states, in_memory)
+            visible = Visibility(mask, q, k, seen)
+            return Context(visible, position, q_state, k_state, self.kernel, start, states, in_memory)
 
         states, in_memory = None if memory is None else memory.states, None if memory is None else across(q, memory)
         shared = context(self.position, self.mask)

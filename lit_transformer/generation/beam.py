@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lit_transformer.errors import UserError
+from lit_transformer.generation.branches import branches_of
 from lit_transformer.generation.decoding import Completion, check, stops_of
 from lit_transformer.generation.form import worth_forming
 from lit_transformer.generation.runner import Runner, evaluating
@@ -167,16 +168,14 @@ def _search(
     penalty: float, patience: Patience, processors: Sequence[LogitsProcessor],
 ) -> Beams:  # fmt: skip
     count, width, device = len(rows), max(map(len, openings)), runner.device
-    logits = runner.prefill(rows, width + steps - 1)
+    branches = branches_of(runner, beams)
+    logits = branches.begin(rows, width, steps)
     first = torch.arange(count, device=device).repeat_interleave(beams)
-    runner.reorder(first)
-    logits = logits[first]
     open_, finished = Beams.none(count, beams, steps, device), Beams.none(count, beams, steps, device)
     open_.scores[:, 0] = 0.0  # all beams start alike: only one of them counts
     prompts = torch.tensor([[0] * (width - len(row)) + row for row in openings], device=device)[first]
     starts = [width - len(row) for row in openings for _ in range(beams)]
     searching = torch.ones(count, dtype=torch.bool, device=device)
-    offsets = torch.arange(count, device=device).unsqueeze(1) * beams
     for step in range(steps):
         log_p = logits.log_softmax(-1)
         if processors:
@@ -184,7 +183,7 @@ def _search(
             for processor in processors:
                 log_p = processor.begin()(log_p, History(said, starts, width))
         size = log_p.shape[-1]
-        totals = (open_.scores.unsqueeze(-1) + log_p.view(count, beams, size)).flatten(1)
+        totals = log_p.view(count, beams, size).add_(open_.scores.unsqueeze(-1)).flatten(1)
         # With so many candidates enough are left to go on with, even if all stop ids of all beams are among them.
         scores, order = totals.topk(min(beams * (1 + max(1, len(stops))), beams * size), dim=1)
         parents, tokens = order // size, order % size
@@ -204,7 +203,6 @@ def _search(
         searching = searching & (worst.isinf() | (worst < hope))
         if step + 1 == steps or not bool(searching.any()):
             break
-        runner.reorder((offsets + parents).flatten())
-        logits = runner.step(tokens.flatten())
+        logits = branches.step(parents, tokens)
     open_.scores /= (step + 1) ** penalty
     return finished.best(open_, beams).where(searching, finished)

@@ -40,7 +40,11 @@ def decoding_form(network: Network, weights: Weights | None = None, rows: int = 
     if isinstance(network, Former) or not can_be_formed(network):
         return network
     with torch.inference_mode(False), torch.no_grad():
-        form: Network = _Replacing(weights or Weights(), rows).replaced(network)
+        replacing = _Replacing(weights or Weights(), rows)
+        encoder = getattr(network, "encoder", None)
+        if weights is None and encoder is not None:  # it reads once: a copy of its weights would not be repaid
+            replacing.done[id(encoder)] = encoder
+        form: Network = replacing.replaced(network)
     return form
 
 
@@ -54,7 +58,7 @@ class Former:
 
 
 @cache
-def _direct(kind: type[nn.Module]) -> type[nn.Module]:
+def _direct(kind: Any) -> Any:
     """The same class, whose call is its ``forward``: nothing stands between, where there are no hooks."""
     return type(kind.__name__, (kind, Former), {"__module__": kind.__module__, "__call__": kind.forward})
 

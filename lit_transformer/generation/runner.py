@@ -93,6 +93,18 @@ class Runner:
         logits: Tensor = output.logits
         return logits.float()
 
+    def fork(self, tokens: Int[Tensor, "R N"]) -> Float[Tensor, "R N V"]:
+        """One more token for each of N continuations of each row, which the cache's lineage knows; the next scores."""
+        positions = self._positions
+        output = self.network(
+            tokens, positions=None if positions is None else positions.expand(-1, tokens.shape[1]), cache=self.cache
+        )
+        self.cache = output.cache
+        if positions is not None:
+            positions += 1
+        logits: Tensor = output.logits
+        return logits.float()
+
     def rewind(self, length: int) -> None:
         """Forgets all places of the cache from ``length`` on.
 
