@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lit_transformer.errors import LitTransformerError, UserError
 from lit_transformer.generation.decoding import stops_of
+from lit_transformer.generation.form import decoding_form
 from lit_transformer.generation.model import Model
 from lit_transformer.generation.runner import evaluating
 from lit_transformer.serving.requests import Event, Job, Likelihood, Row, Want
@@ -70,7 +71,8 @@ class Engine(threading.Thread):
         model.check_writes()
         self.model = model
         self.limits = limits
-        self.slots = Slots(model.network, limits.slots, limits.context)
+        # Equal parts with fewer operations, where the network has such.
+        self.slots = Slots(decoding_form(model.network, None, limits.slots), limits.slots, limits.context)
         self.stops = stops_of(model.network, None)
         self.active: list[Row] = []
         self.waiting: deque[Row] = deque()

@@ -173,10 +173,11 @@ class Slots:
         self.network = network
         self.slots = slots
         self.window = window
-        self.device = next(network.parameters()).device
+        weight = next(network.parameters())
+        self.device, self.dtype = weight.device, weight.dtype
         # The places behind the window are gone through before all rows are moved back by as many.
         self.capacity = window + max(32, window // 4)
-        base = network.new_cache(slots, self.capacity)
+        base = network.new_cache(slots, self.capacity, self.dtype, self.device)
         self._base = base
         self._layers = [rows_of(layer, window) for layer in base.layers]
         self._documents = torch.full_like(base.positions, PADDING)
@@ -202,7 +203,7 @@ class Slots:
         """Puts prompts into rows behind those in use; returns the scores of what comes next in each."""
         openings = [self.network.opening(prompt) for prompt in prompts]
         width = max(map(len, openings))
-        cache = self.network.new_cache(len(prompts), width, None, self.device)
+        cache = self.network.new_cache(len(prompts), width, self.dtype, self.device)
         tokens, documents, positions = left_padded(prompts, self.device)
         if min(map(len, prompts)) == tokens.shape[1]:
             output = self.network.prefill(tokens, cache=cache)
@@ -256,12 +257,12 @@ class Slots:
         sources = max(self._sources)
         whole = min(self.lengths) == longest
         cache = Cache(
-            [layer.view(rows, first, self._end, sources) for layer in self._layers],
-            self._base.positions[:rows, first:],
-            longest,
-            None if whole else self._documents[:rows, first:],
-            None if self._prefix is None else self._prefix[:rows, first:],
-            self._memory(sources) if self.network.reads_apart else None,
+            layers=[layer.view(rows, first, self._end, sources) for layer in self._layers],
+            positions=self._base.positions[:rows, first:],
+            length=longest,
+            documents=None if whole else self._documents[:rows, first:],
+            prefix=None if self._prefix is None else self._prefix[:rows, first:],
+            memory=self._memory(sources) if self.network.reads_apart else None,
         )
         new = torch.tensor(tokens, device=self.device).unsqueeze(1)
         output = self.network(new, None if whole else torch.zeros_like(new), self._next[:rows].clone(), cache)

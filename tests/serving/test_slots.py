@@ -6,11 +6,12 @@ from functools import partial
 import pytest
 import torch
 
-from lit_transformer.blocks import Layer
+from lit_transformer.blocks import Layer, SwiGLU
 from lit_transformer.blocks.masks import Causal, PrefixCausal, Sinks, SlidingWindow
 from lit_transformer.dims import Dims
 from lit_transformer.errors import UserError
 from lit_transformer.generation import Runner
+from lit_transformer.generation.form import decoding_form
 from lit_transformer.networks import DecoderOnly, EncoderDecoder, PrefixLM
 from lit_transformer.serving import Slots
 from lit_transformer.vocabulary import Vocabulary
@@ -91,6 +92,12 @@ def test_every_architecture(network):
     compare(network().eval(), seed=3)
 
 
+def test_the_decoding_form():
+    torch.manual_seed(0)
+    network = DecoderOnly(VOCABULARY, DIMS, layer=partial(Layer, feed_forward=SwiGLU)).eval()
+    compare(decoding_form(network, None, 3), seed=4)
+
+
 def test_the_end_of_the_cache_is_passed_many_times():
     network = build()
     rows = Slots(network, 2, WINDOW)
@@ -111,6 +118,6 @@ def test_the_end_of_the_cache_is_passed_many_times():
 
 def test_a_layer_that_remembers_otherwise_is_refused():
     network = build()
-    network.new_cache = lambda batch, places: type("C", (), {"layers": [object()], "positions": torch.zeros(1, 1)})()
+    network.new_cache = lambda *sizes: type("C", (), {"layers": [object()], "positions": torch.zeros(1, 1)})()
     with pytest.raises(UserError, match="cannot be batched continuously"):
         Slots(network, 1, 8)
