@@ -72,22 +72,25 @@ def edits(trainer: Trainer, module: LightningModule, parts: dict[str, int]) -> l
 
 def _edits(trainer: Trainer, module: LightningModule, parts: dict[str, int]) -> Iterator[str]:
     data = getattr(trainer, "datamodule", None)
-    batch, block = getattr(data, "batch_size", None), getattr(data, "block_size", None)
     window = trainer.accumulate_grad_batches
-    if isinstance(batch, int) and batch > 1:
-        fewer = batch // 2
-        more = -(-batch * window // fewer)
-        yield (
-            f"data.batch_size: {batch} -> {fewer} and trainer.accumulate_grad_batches: {window} -> {more}: "
-            "the same updates from half the activations"
-        )
+    for owner, key in ((data, "batch_size"), (getattr(data, "batches", None), "batches.tokens")):
+        size = getattr(owner, key.rpartition(".")[2], None)
+        if isinstance(size, int) and size > 1:
+            fewer = size // 2
+            more = -(-size * window // fewer)
+            yield (
+                f"data.{key}: {size} -> {fewer} and trainer.accumulate_grad_batches: {window} -> {more}: "
+                "the same updates from half the activations"
+            )
     if "16" not in str(trainer.precision):
         yield (
             f"trainer.precision: {trainer.precision} -> bf16-mixed: activations in half the bytes "
             "(--config overlays/bf16)"
         )
-    if isinstance(block, int) and block > 1:
-        yield f"data.block_size: {block} -> {block // 2}: half the tokens a row, a quarter of the attention scores"
+    for key in ("block_size", "max_len"):
+        length = getattr(data, key, None)
+        if isinstance(length, int) and length > 1:
+            yield f"data.{key}: {length} -> {length // 2}: half the tokens a row, a quarter of the attention scores"
     dims = getattr(getattr(module, "network", None), "dims", None)
     if dims is not None:
         yield f"model.network.dims.n_layers: {dims.n_layers} -> {max(1, dims.n_layers // 2)}: half the layers"

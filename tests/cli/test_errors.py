@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 
 from tests.cli.conftest import RECIPE, run_folders
 
@@ -124,3 +125,15 @@ def test_a_metric_that_is_not_logged(command, folder):
     callback = "[{class_path: EarlyStopping, monitor: val/los}]"
     code, _, err = command("fit", "--config", "tiny.yaml", "--trainer.callbacks", callback)
     assert code == 2 and re.search(r"command line: trainer.callbacks\[0\]: .*val/los", err), err
+
+
+def test_running_out_of_memory_is_a_report_and_the_environments_code(command, folder, monkeypatch):
+    def hungry(*_):
+        torch.empty(1 << 50)
+
+    monkeypatch.setattr("lit_transformer.training.nonfinite.NonFinite.on_before_backward", hungry)
+    code, _, err = command("fit", "--config", "tiny.yaml")
+    lines = [line for line in err.splitlines() if line.startswith("lit-transformer: ")]
+    assert code == 3 and len(lines) == 1 and "out of memory" in lines[0] and "Traceback" not in err
+    assert "out of memory in step 1; batch: tokens (8, 16)" in err
+    assert "1. data.batch_size: 8 -> 4 and trainer.accumulate_grad_batches: 1 -> 2" in err

@@ -1,14 +1,16 @@
 """What is said when memory runs out."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback
 
+from lit_transformer.data.bucketing import TokenBudget
 from lit_transformer.training.ema import EMA
-from lit_transformer.training.memory_report import MemoryReport, is_out_of_memory
+from lit_transformer.training.memory_report import MemoryReport, edits, is_out_of_memory
 from tests.training.tiny_run import train
 
 
@@ -30,6 +32,21 @@ def test_shapes_parts_and_three_edits_are_said(tmp_path: Path, capsys: Any) -> N
         assert part in said
     assert sum(line.startswith(f"  {n}. ") for n in (1, 2, 3) for line in said.splitlines()) == 3
     assert "  4. " not in said and "bf16" in said
+
+
+@pytest.mark.parametrize(
+    ("data", "first", "last"),
+    [
+        ({"batch_size": 12, "block_size": 64}, "data.batch_size: 12 -> 6 and trainer.accumulate_grad_batches: 2 -> 4",
+         "data.block_size: 64 -> 32"),
+        ({"batches": TokenBudget(4096), "max_len": 256}, "data.batches.tokens: 4096 -> 2048 and trainer.accumulate",
+         "data.max_len: 256 -> 128"),
+    ],
+)  # fmt: skip
+def test_the_edits_are_keys_of_the_recipe_with_its_values(data: dict[str, Any], first: str, last: str) -> None:
+    trainer = SimpleNamespace(datamodule=SimpleNamespace(**data), accumulate_grad_batches=2, precision="32-true")
+    said = edits(trainer, SimpleNamespace(), {"weights": 1, "optimizer state": 2})  # type: ignore[arg-type]
+    assert len(said) == 3 and said[0].startswith(first) and "bf16-mixed" in said[1] and said[2].startswith(last)
 
 
 def test_other_errors_are_left_alone(tmp_path: Path, capsys: Any) -> None:
