@@ -70,6 +70,9 @@ class Attention(BaseAttention):
 
     score_products: tuple[str, ...] = ("query", "key")
 
+    devices: int = 1
+    """Number of devices that the heads are spread over; a tensor-parallel plan sets it."""
+
     def __init__(
         self,
         dims: Dims,
@@ -111,7 +114,7 @@ class Attention(BaseAttention):
 
     def new_cache(self, batch: int, max_len: int, device: torch.device, dtype: torch.dtype) -> LayerCache:
         """Room for ``max_len`` keys and values."""
-        shape = (batch, self.dims.kv_heads, max_len, self.dims.head_size)
+        shape = (batch, self.dims.kv_heads // self.devices, max_len, self.dims.head_size)
         return LayerCache(
             torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype)
         )

@@ -136,7 +136,8 @@ class RunState(Callback):
         """Moves the clock on and, at the end of a window, captures the generators."""
         self.clock.batches += 1
         ids = getattr(batch, "ids", None)
-        self.clock.samples += (0 if ids is None else len(ids)) * trainer.world_size
+        ranks: dict[str, int] = trainer.distributed_sampler_kwargs or {}  # those that share a row count it once
+        self.clock.samples += (0 if ids is None else len(ids)) * ranks.get("num_replicas", trainer.world_size)
         if not at_step_boundary(trainer):
             return
         tokens = getattr(batch, "window_tokens", None)

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     ParallelStyle,
-    PrepareModuleInput,
     RowwiseParallel,
     parallelize_module,
 )
@@ -71,10 +70,14 @@ def tensor_parallel(network: Network, mesh: DeviceMesh) -> None:
     """
     check(network, mesh.size())
     for stack in [module for module in network.modules() if isinstance(module, Stack)]:
+        stream = Stream()
         for layer in stack.layers:
-            parallelize_module(layer, mesh, layer_plan(layer))
-        parallelize_module(stack.layers[0], mesh, EnterSequence())
-        parallelize_module(stack.norm, mesh, OverSequence(gathered=True))
+            parallelize_module(layer, mesh, layer_plan(layer, stream))
+            for part in (layer.attention, layer.cross_attention):
+                if isinstance(part, Attention):
+                    part.devices = mesh.size()
+        parallelize_module(stack.layers[0], mesh, EnterSequence(stream))
+        parallelize_module(stack.norm, mesh, OverSequence(stream, gathered=True))
     for embedding in [module for module in network.modules() if isinstance(module, Embedding)]:
         parallelize_module(embedding, mesh, VocabularyEmbedding())
     for head in [module for module in network.modules() if isinstance(module, Head)]:
@@ -113,7 +116,17 @@ def check(network: Network, devices: int) -> None:
                             "positions; or use FSDP2, which takes everything")  # fmt: skip
 
 
-def layer_plan(layer: nn.Module) -> dict[str, ParallelStyle]:
+class Stream:
+    """How the stream of a stack lies on the devices: each has its part of the sequence, or all of it.
+
+    All of it where the length does not divide and no gradient is wanted: decoding goes a token at a time.
+    """
+
+    def __init__(self) -> None:
+        self.layout: Placement = Shard(1)
+
+
+def layer_plan(layer: nn.Module, stream: Stream) -> dict[str, ParallelStyle]:
     """What happens to each part of a layer, by its path."""
     assert isinstance(layer, Layer)
     plan: dict[str, ParallelStyle] = {}
@@ -121,38 +134,75 @@ def layer_plan(layer: nn.Module) -> dict[str, ParallelStyle]:
         attention = getattr(layer, name)
         if attention is None:
             continue
-        # The whole sequence goes in as a DTensor, so that the gradients of its products are added up once.
-        plan[name] = PrepareModuleInput(
-            input_layouts=(Shard(1), None, None), desired_input_layouts=(Replicate(), None, None)
-        )
+        plan[name] = Gathered(stream)
         plan |= {f"{name}.{part}": ColwiseParallel() for part in PRODUCTS_OF_HEADS if hasattr(attention, part)}
-        plan |= {f"{name}.{part}": OverSequence() for part in NORMS_OF_HEADS if getattr(attention, part) is not None}
-        plan[f"{name}.output"] = RowwiseParallel(output_layouts=Shard(1))
-    plan["feed_forward"] = PrepareModuleInput(input_layouts=(Shard(1), None), desired_input_layouts=(Replicate(), None))
+        heads = [part for part in NORMS_OF_HEADS if getattr(attention, part) is not None]
+        plan |= {f"{name}.{part}": OverSequence(Stream()) for part in heads}
+        plan[f"{name}.output"] = Rowwise(stream)
+    plan["feed_forward"] = Gathered(stream)
     plan |= {f"feed_forward.{part}": ColwiseParallel() for part in ("gate", "up") if hasattr(layer.feed_forward, part)}
-    plan["feed_forward.down"] = RowwiseParallel(output_layouts=Shard(1))
+    plan["feed_forward.down"] = Rowwise(stream)
     for name, module in layer.residual.named_modules():
         if isinstance(module, Norm):
-            plan[f"residual.{name}"] = OverSequence()
+            plan[f"residual.{name}"] = OverSequence(stream)
     return plan
+
+
+class Gathered(ParallelStyle):
+    """The whole sequence goes in, as a DTensor, so that the gradients of several products are added up once.
+
+    Args:
+        stream: How it comes.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self.stream = stream
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        def enter(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+            x = DTensor.from_local(given[0], device_mesh, [self.stream.layout], run_check=False)
+            return (x.redistribute(placements=[Replicate()]), *given[1:])
+
+        module.register_forward_pre_hook(enter)
+        return module
+
+
+class Rowwise(RowwiseParallel):
+    """Each device multiplies what it has; the sums go back into the stream.
+
+    Args:
+        stream: How it goes on.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self.stream = stream
+
+    def _prepare_output_fn(  # type: ignore[override]
+        self, output_layouts: Any, use_local_output: bool, module: nn.Module, y: Any, device_mesh: DeviceMesh
+    ) -> Any:
+        return y.redistribute(placements=[self.stream.layout]).to_local()
 
 
 class OverSequence(ParallelStyle):
     """A norm of a part of the sequence, or of some of the heads: dimension 1 is shared out, its weights are not.
 
     Args:
-        gathered: Whether its output is the whole sequence.
+        stream: How the sequence comes.
+        gathered: Whether the output is the whole sequence.
     """
 
-    def __init__(self, gathered: bool = False) -> None:
+    def __init__(self, stream: Stream, gathered: bool = False) -> None:
         super().__init__()
+        self.stream = stream
         self.gathered = gathered
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
         _replicate(module, device_mesh)
 
         def enter(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (DTensor.from_local(given[0], device_mesh, [Shard(1)], run_check=False), *given[1:])
+            return (DTensor.from_local(given[0], device_mesh, [self.stream.layout], run_check=False), *given[1:])
 
         def leave(module: nn.Module, given: Any, y: Any) -> Any:
             return (y.redistribute(placements=[Replicate()]) if self.gathered else y).to_local()
@@ -163,16 +213,26 @@ class OverSequence(ParallelStyle):
 
 
 class EnterSequence(ParallelStyle):
-    """The first layer takes its part of the whole sequence."""
+    """The first layer takes its part of the whole sequence.
+
+    Args:
+        stream: How it goes on.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self.stream = stream
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
         def enter(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
             x = given[0]
-            if x.shape[1] % device_mesh.size():
+            even = x.shape[1] % device_mesh.size() == 0
+            if not even and torch.is_grad_enabled():
                 raise UserError(f"data.block_size: {x.shape[1]} tokens cannot be shared by {device_mesh.size()} "
                                 f"tensor-parallel devices; make it a multiple of {device_mesh.size()}")  # fmt: skip
+            self.stream.layout = Shard(1) if even else Replicate()
             x = DTensor.from_local(x, device_mesh, [Replicate()], run_check=False)
-            return (x.redistribute(placements=[Shard(1)]).to_local(), *given[1:])
+            return (x.redistribute(placements=[self.stream.layout]).to_local(), *given[1:])
 
         module.register_forward_pre_hook(enter)
         return module

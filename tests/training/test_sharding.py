@@ -28,6 +28,7 @@ from lit_transformer.blocks import (
 )
 from lit_transformer.blocks.loss import CrossEntropy
 from lit_transformer.dims import Dims, SizeError
+from lit_transformer.generation import generate, sampler_of
 from lit_transformer.networks import DecoderOnly, EncoderDecoder, Network
 from lit_transformer.training.sharding import check, fully_sharded, materialise, tensor_parallel
 from lit_transformer.vocabulary import Vocabulary
@@ -35,13 +36,14 @@ from tests.training.test_ranks import ranks
 
 WORDS = Vocabulary(22, bos_id=1, eos_id=2, max_len=16)
 DIMS = Dims(d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=24)
+MHA = Dims(d_model=16, n_layers=2, n_heads=2, d_ff=24)
 GPT2 = partial(Layer, attention=partial(Attention, bias=True), feed_forward=partial(MLP, activation=GELU, bias=True),
                norm=LayerNorm)  # fmt: skip
 NETWORKS: dict[str, Callable[[], Network]] = {
     "llama": lambda: DecoderOnly(WORDS, DIMS, partial(Layer, attention=partial(Attention, qk_norm=RMSNorm)), RoPE),
     "gpt2": lambda: DecoderOnly(WORDS, DIMS, GPT2, Learned, head=LinearHead),
     "original": lambda: EncoderDecoder(
-        WORDS, DIMS, partial(GPT2, residual=PostNorm), Sinusoidal, embedding=ScaledEmbedding
+        WORDS, MHA, partial(GPT2, residual=PostNorm), Sinusoidal, embedding=ScaledEmbedding
     ),
 }
 
@@ -73,6 +75,12 @@ def gradients(network: Network, rows: slice = slice(None)) -> dict[str, Tensor]:
     return found
 
 
+def decoded(network: Network) -> Tensor:
+    """Lengths that two devices cannot share: a prompt of three tokens, then one at a time."""
+    completions = generate(network, [[3, 4, 5], [6, 7, 8]], sampler=sampler_of(temperature=0), max_new_tokens=5)
+    return torch.tensor([each.tokens + [0] * (5 - len(each.tokens)) for each in completions])
+
+
 def whole(name: str) -> dict[str, Tensor]:
     network = NETWORKS[name]()
     network.initialise(5)
@@ -99,9 +107,12 @@ def test_tensor_parallel_is_the_whole_network(name: str, tmp_path: Path) -> None
         tensor_parallel(network, init_device_mesh("cpu", (2,)))
         materialise(network, 5, torch.device("cpu"))
         with loss_parallel():
-            return gradients(network)
+            return gradients(network) | {"decoded": decoded(network)}
 
     expected = whole(name)
+    network = NETWORKS[name]()
+    network.initialise(5)
+    expected["decoded"] = decoded(network)
     for found in in_ranks(work, tmp_path):
         assert found.keys() == expected.keys()
         for key, value in expected.items():

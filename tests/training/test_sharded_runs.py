@@ -1,0 +1,82 @@
+"""Whole runs on two processes, sharded: the single process's losses and weights, and going on with other numbers."""
+
+import csv
+import os
+import random
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+
+import lit_transformer.cli.training  # noqa: F401 here, so that the processes need not import it anew
+from lit_transformer.checkpoints import read
+from lit_transformer.cli.main import main
+from tests.checkpoints import kills
+from tests.cli.conftest import RECIPE
+
+OVERLAYS = {"ddp": 2, "fsdp2": 2, "tensor_parallel": 1}
+"""Each with the number of ranks that see different data."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    draw = random.Random(0)
+    words = "the quick brown fox jumps over lazy dog and runs home to sleep".split()
+    for name, lines in (("train", 60), ("validation", 8), ("test", 8)):
+        text = "\n".join(" ".join(draw.choice(words) for _ in range(12)) for _ in range(lines))
+        (tmp_path / f"{name}.txt").write_text(text)
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def command(processes: int, *words: str) -> list[int]:
+    """The command in so many processes, as torchrun starts them; their exit codes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def one(rank: int) -> int:
+        if processes > 1:
+            os.environ.update(
+                RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes),
+                GROUP_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_RUN_ID="t",
+            )  # fmt: skip
+        torch.set_num_threads(1)
+        return main([*words, "--trainer.logger", "CSVLogger", "--trainer.log_every_n_steps", "1"])
+
+    return [kills.wait(child) for child in [kills.forked(lambda rank=rank: one(rank)) for rank in range(processes)]]
+
+
+def losses(folder: Path, column: str = "train/loss") -> list[float]:
+    with (folder / "metrics.csv").open() as file:
+        return [float(row[column]) for row in csv.DictReader(file) if row[column]]
+
+
+def close(one: Path, other: Path) -> None:
+    a, b = (read(each / "checkpoints" / "last.ckpt") for each in (one, other))
+    assert a["run_state"]["clock"] == b["run_state"]["clock"]
+    assert a["state_dict"].keys() == b["state_dict"].keys()
+    for name, value in a["state_dict"].items():
+        torch.testing.assert_close(b["state_dict"][name], value, rtol=1e-3, atol=1e-5)
+    for number, state in a["optimizer_states"][0]["state"].items():
+        for key, value in state.items():
+            torch.testing.assert_close(b["optimizer_states"][0]["state"][number][key], value, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("strategy", OVERLAYS)
+def test_the_single_process_curve(strategy: str, folder: Path) -> None:
+    options = ["fit", "--config", "tiny.yaml", "--trainer.gradient_clip_val", "0.5", "--trainer.max_steps", "4"]
+    assert command(1, *options, "--output", "alone") == [0]
+    shared = ["--config", f"overlays/strategy/{strategy}", "--data.batch_size", str(8 // OVERLAYS[strategy])]
+    assert command(2, *options, *shared, "--output", "shared") == [0, 0]
+    assert losses(folder / "shared") == pytest.approx(losses(folder / "alone"), rel=1e-5)
+    assert losses(folder / "shared", "val/loss") == pytest.approx(losses(folder / "alone", "val/loss"), rel=1e-5)
+    close(folder / "alone", folder / "shared")
+    if strategy == "ddp":
+        return
+    more = ["--trainer.max_steps", "6", "--resume"]
+    assert command(1, *options, *more, "--output", "alone") == [0]
+    assert command(2, *options, *shared, *more, "--output", "shared") == [0, 0]
+    close(folder / "alone", folder / "shared")
