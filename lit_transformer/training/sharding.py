@@ -4,7 +4,7 @@ A plan is applied to a network on the meta device, before any weight exists; ``m
 full from (seed, its name), one at a time, and keeps this rank's part: the same start as in a single process.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -309,7 +309,7 @@ def materialise(network: Network, seed: int, device: torch.device) -> None:
         device: Where they go.
     """
     network.to_empty(device=device)
-    network.initialise(seed)
+    cast(Any, network).initialise(seed)
 
 
 def _replicate(module: nn.Module, mesh: DeviceMesh) -> None:
