@@ -5,6 +5,7 @@ A metric looks at a tile of attention weights at a time, so that long texts cost
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -34,7 +35,7 @@ class Tile:
         """Index of each key."""
         return torch.arange(self.k_tokens.shape[1], device=self.rows.device)
 
-    @property
+    @cached_property
     def visible(self) -> Bool[Tensor, "B t S"]:
         """Keys that some head looks at: those that the mask shows."""
         return (self.weights > 0).any(1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from lit_transformer.analysis.record import AttentionLayer
 from lit_transformer.blocks.attention import BaseAttention
+from lit_transformer.blocks.differential_attention import DifferentialAttention
+from lit_transformer.blocks.latent_attention import LatentAttention
 from lit_transformer.networks.base import Network
 
 Loss = Callable[[], Tensor]
@@ -92,6 +95,35 @@ def by_gradient(network: Network, loss: Loss) -> dict[tuple[str, int], float]:
 
 
 @torch.no_grad()
+def value_sizes(layer: AttentionLayer) -> Float[Tensor, "H S"] | None:
+    """Length of what each value of the first row becomes behind the head's product; None where values are not known.
+
+    Args:
+        layer: One attention.
+    """
+    if not layer.calls or isinstance(layer.module, DifferentialAttention):
+        return None  # a difference of two maps weighs values twice as wide
+    call = layer.calls[-1]
+    if isinstance(layer.module, LatentAttention):
+        if call.v.shape[1] != call.q.shape[1]:
+            return None  # decoding works on latents and never makes the values
+        call = replace(call, v=call.v[..., : layer.module.value_size])
+    values = call.v[:1].to(torch.promote_types(call.v.dtype, torch.float32))
+    sizes: Tensor = _sizes(layer, values.repeat_interleave(call.q.shape[1] // call.v.shape[1], dim=1))[0]
+    return sizes
+
+
+def _sizes(layer: AttentionLayer, values: Float[Tensor, "B H S K"]) -> Float[Tensor, "B H S"]:
+    output = getattr(layer.module, "output", None)
+    if not (isinstance(output, nn.Linear) and output.weight.shape[1] == values.shape[1] * values.shape[-1]):
+        length: Tensor = values.norm(dim=-1)
+        return length
+    product = output.weight.to(values.dtype).unflatten(1, (values.shape[1], -1))  # (D, H, K)
+    gram = torch.einsum("dhk,dhl->hkl", product, product)  # |W v|^2 = v (W^T W) v: nothing as wide as the stream
+    return torch.einsum("bhsk,hkl,bhsl->bhs", values, gram, values).clamp(min=0).sqrt()
+
+
+@torch.no_grad()
 def value_weighted(layer: AttentionLayer, rows: slice = slice(None)) -> Float[Tensor, "B H t S"]:
     """Attention weights times the length of what each value becomes behind the head's product.
 
@@ -103,11 +135,6 @@ def value_weighted(layer: AttentionLayer, rows: slice = slice(None)) -> Float[Te
     """
     call = layer.calls[-1]
     weights = layer.weights(rows=rows)
-    groups = call.q.shape[1] // call.v.shape[1]
-    values = call.v.to(weights.dtype).repeat_interleave(groups, dim=1)
-    output = getattr(layer.module, "output", None)
-    if isinstance(output, nn.Linear) and output.weight.shape[1] == values.shape[1] * values.shape[-1]:
-        product = output.weight.to(weights.dtype).unflatten(1, (values.shape[1], -1))  # (D, H, K)
-        values = torch.einsum("bhsk,dhk->bhsd", values, product)
-    weighted: Tensor = weights * values.norm(dim=-1).unsqueeze(-2)
+    values = call.v.to(weights.dtype).repeat_interleave(call.q.shape[1] // call.v.shape[1], dim=1)
+    weighted: Tensor = weights * _sizes(layer, values).unsqueeze(-2)
     return weighted

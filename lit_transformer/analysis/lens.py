@@ -1,10 +1,10 @@
 """What the network would say if it stopped after a layer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lit_transformer.blocks.context import Context
@@ -23,6 +23,25 @@ def logit_lens(network: Network, **inputs: Any) -> Float[Tensor, "L B T V"]:
         network: The network, in evaluation mode.
         inputs: What it is called with.
     """
+    return torch.stack(list(_behind_each_layer(network, inputs)))
+
+
+@torch.no_grad()
+def likeliest(
+    network: Network, count: int = 3, **inputs: Any
+) -> tuple[Float[Tensor, "L B T k"], Int[Tensor, "L B T k"]]:
+    """Probabilities and ids of the tokens that the lens finds most probable; no more than one layer's logits are held.
+
+    Args:
+        network: The network, in evaluation mode.
+        count: How many tokens at each place.
+        inputs: What it is called with.
+    """
+    found = [each.exp().topk(min(count, each.shape[-1]), dim=-1) for each in _behind_each_layer(network, inputs)]
+    return torch.stack([each.values for each in found]), torch.stack([each.indices for each in found])
+
+
+def _behind_each_layer(network: Network, inputs: dict[str, Any]) -> Iterator[Float[Tensor, "B T V"]]:
     stack = [module for module in network.modules() if isinstance(module, Stack)][-1]
     streams: list[Tensor] = []
     contexts: list[Context] = []
@@ -38,9 +57,5 @@ def logit_lens(network: Network, **inputs: Any) -> Float[Tensor, "L B T V"]:
         for handle in handles:
             handle.remove()
     norm: Callable[..., Tensor] = stack.norm
-    return torch.stack(
-        [
-            output.head(norm(stream, context)).float().log_softmax(-1)
-            for stream, context in zip(streams, contexts, strict=True)
-        ]
-    )
+    for stream, context in zip(streams, contexts, strict=True):
+        yield output.head(norm(stream, context)).float().log_softmax(-1)

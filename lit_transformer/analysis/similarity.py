@@ -11,12 +11,15 @@ from lit_transformer.errors import UserError
 
 
 @torch.no_grad()
-def head_distances(layers: Sequence[AttentionLayer], size: int = 64) -> Float[Tensor, "R R"]:
+def head_distances(
+    layers: Sequence[AttentionLayer], size: int = 64, queries: int | None = None
+) -> Float[Tensor, "R R"]:
     """Jensen-Shannon divergence between every two heads, in bits (0 alike, 1 disjoint), the mean over queries.
 
     Args:
         layers: Attentions with the same queries and keys; their heads are counted through.
         size: Queries looked at together.
+        queries: Most queries that are looked at, spread evenly; left out: all.
 
     Raises:
         UserError: They differ in queries or keys.
@@ -24,9 +27,11 @@ def head_distances(layers: Sequence[AttentionLayer], size: int = 64) -> Float[Te
     if len({layer.shape for layer in layers}) != 1:
         raise UserError("head similarity: the attentions differ in queries or keys; choose those of one stack")
     count = sum(layer.heads for layer in layers)
-    total, queries = torch.zeros(count, count, dtype=torch.float64), 0.0
-    for start in range(0, layers[0].shape[0], size):
-        rows = slice(start, min(start + size, layers[0].shape[0]))
+    length = layers[0].shape[0]
+    step = 1 if queries is None else -(-length // max(queries, 1))
+    total, looked_at = torch.zeros(count, count, dtype=torch.float64), 0.0
+    for start in range(0, length, size * step):
+        rows = slice(start, min(start + size * step, length), step)
         weights = torch.cat([layer.weights(rows=rows) for layer in layers], dim=1).double()
         weights = weights.movedim(1, 0).flatten(1, 2)  # (R, B t, S)
         entropy = torch.special.entr(weights).sum(-1)
@@ -34,18 +39,23 @@ def head_distances(layers: Sequence[AttentionLayer], size: int = 64) -> Float[Te
         for i in range(count):
             middle = torch.special.entr((weights[i] + weights) / 2).sum(-1)
             total[i] += ((middle - (entropy[i] + entropy) / 2) * counted).sum(-1).cpu()
-        queries += float(counted.sum())
-    return (total / max(queries, 1) / torch.log(torch.tensor(2.0, dtype=torch.float64))).clamp(min=0)
+        looked_at += float(counted.sum())
+    return (total / max(looked_at, 1) / torch.log(torch.tensor(2.0, dtype=torch.float64))).clamp(min=0)
 
 
 def clustered(distances: Float[Tensor, "R R"]) -> list[int]:
     """An order of the heads in which like ones are neighbours: joined pair by pair, nearest first, by mean distance."""
+    between = distances.double().clone().fill_diagonal_(torch.inf)
     groups = [[i] for i in range(len(distances))]
-    while len(groups) > 1:
-        best = min(
-            ((i, j) for i in range(len(groups)) for j in range(i)),
-            key=lambda pair: float(distances[groups[pair[0]]][:, groups[pair[1]]].mean()),
-        )
-        joined = groups.pop(best[0])
-        groups[best[1]] = groups[best[1]] + joined
-    return groups[0] if groups else []
+    alive = torch.ones(len(distances), dtype=torch.bool)
+    for _ in range(len(distances) - 1):
+        i, j = sorted(divmod(int(between.argmin()), len(distances)))
+        sizes = len(groups[i]), len(groups[j])
+        mean = (sizes[0] * between[i] + sizes[1] * between[j]) / sum(sizes)
+        groups[i] += groups[j]
+        alive[j] = False
+        mean[~alive] = torch.inf
+        mean[i] = torch.inf
+        between[i], between[:, i] = mean, mean
+        between[j], between[:, j] = torch.inf, torch.inf
+    return groups[int(alive.nonzero()[0])] if groups else []

@@ -1,0 +1,152 @@
+"""Matrices of weights in few bytes: one byte a cell, levels of detail, deflated tiles, base64."""
+
+import base64
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+TILE = 256
+"""Side of the tiles that a level is cut into: a page reads only those that it shows."""
+
+SMALLEST = 64
+"""A pyramid ends at the first level that is at most this wide and high."""
+
+Cells = UInt8[np.ndarray, "T S"]
+
+
+def quantised(weights: Float[Tensor, "*size"]) -> UInt8[np.ndarray, "*size"]:
+    """Weights from 0 to 1 as bytes, ``255 sqrt(w)``: the small ones keep more digits, off by at most 0.004.
+
+    Args:
+        weights: What ``restored`` gives back.
+    """
+    cells: np.ndarray = weights.clamp(0, 1).sqrt().mul(255).round().to(torch.uint8).cpu().numpy()
+    return cells
+
+
+def restored(cells: UInt8[np.ndarray, "*size"]) -> Float[Tensor, "*size"]:
+    """What bytes stand for."""
+    return torch.from_numpy(np.array(cells)).float().div(255).square()
+
+
+def halved(cells: Cells) -> Cells:
+    """The next level: each cell is the largest of four, so that no strong link is lost from sight."""
+    rows, columns = cells.shape
+    even = np.pad(cells, ((0, rows % 2), (0, columns % 2)))
+    return even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2).max(axis=(1, 3))
+
+
+def pyramid(cells: Cells, smallest: int = SMALLEST) -> list[Cells]:
+    """The matrix, then each level half as wide and high, down to ``smallest``."""
+    levels = [cells]
+    while max(levels[-1].shape) > smallest:
+        levels.append(halved(levels[-1]))
+    return levels
+
+
+def depth(shape: tuple[int, int], smallest: int = SMALLEST) -> int:
+    """How often a matrix is halved on its way to ``smallest``."""
+    return max(0, (-(-max(shape) // smallest) - 1).bit_length())
+
+
+def strongest(
+    weights: Float[Tensor, "H T S"], count: int
+) -> tuple[Int[np.ndarray, "H T k"], UInt8[np.ndarray, "H T k"]]:
+    """The keys that each query looks at most, strongest first, and their weights as bytes.
+
+    Args:
+        weights: Of some queries.
+        count: How many keys.
+    """
+    values, keys = weights.topk(min(count, weights.shape[-1]), dim=-1)
+    return keys.to(torch.int32).cpu().numpy(), quantised(values)
+
+
+def signed_bytes(vectors: Float[Tensor, "N K"]) -> tuple[Float[np.ndarray, " N"], np.ndarray]:
+    """Vectors as signed bytes, each with what its bytes are to be multiplied by."""
+    vectors = vectors.float().cpu()
+    scale = vectors.abs().amax(-1, keepdim=True).clamp(min=1e-12) / 127
+    return scale.squeeze(-1).numpy().astype("<f4"), (vectors / scale).round().to(torch.int8).numpy()
+
+
+@dataclass
+class Level:
+    """One level of a matrix, in tiles.
+
+    Args:
+        rows: Height.
+        columns: Width.
+        blob: Number of the blob that the tiles stand in, one behind the other, row by row.
+        lengths: Bytes of each tile; 0 where it is all zeros.
+    """
+
+    rows: int
+    columns: int
+    blob: int
+    lengths: list[int]
+
+    def plain(self) -> list[object]:
+        """For JSON."""
+        return [self.rows, self.columns, self.blob, self.lengths]
+
+
+def tiled(cells: Cells) -> tuple[bytes, list[int]]:
+    """Deflated tiles of a matrix, row by row, and the bytes of each."""
+    parts = []
+    for row in range(0, cells.shape[0], TILE):
+        for column in range(0, cells.shape[1], TILE):
+            tile = np.ascontiguousarray(cells[row : row + TILE, column : column + TILE])
+            parts.append(zlib.compress(tile.tobytes(), 7) if tile.any() else b"")
+    return b"".join(parts), [len(part) for part in parts]
+
+
+@dataclass
+class Store:
+    """Blobs of a page, up to a number of bytes.
+
+    Args:
+        limit: Most bytes of all blobs as base64.
+    """
+
+    limit: int
+    blobs: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+    def fits(self, count: int) -> bool:
+        """Whether there is room for this many more bytes (before base64)."""
+        return self.size + weight(count) <= self.limit
+
+    def put(self, data: bytes) -> int:
+        """Adds a blob, whether it fits or not; gives its number."""
+        self.blobs.append(data)
+        self.size += weight(len(data))
+        return len(self.blobs) - 1
+
+    def put_array(self, *arrays: np.ndarray) -> int:
+        """Adds arrays, one behind the other, deflated."""
+        return self.put(packed(*arrays))
+
+    def put_levels(self, levels: Sequence[tuple[Cells, tuple[bytes, list[int]]]]) -> list[object]:
+        """Adds the levels of a matrix; gives what describes them."""
+        return [Level(len(cells), cells.shape[1], self.put(data), lengths).plain() for cells, (data, lengths) in levels]
+
+    def elements(self) -> Iterable[str]:
+        """One element of HTML for each blob: data, that no browser runs."""
+        for number, data in enumerate(self.blobs):
+            text = base64.b64encode(data).decode()
+            yield f'<script type="application/octet-stream" id="b{number}">{text}</script>'
+
+
+def packed(*arrays: np.ndarray) -> bytes:
+    """Arrays, one behind the other, deflated."""
+    return zlib.compress(b"".join(np.ascontiguousarray(each).tobytes() for each in arrays), 7)
+
+
+def weight(count: int) -> int:
+    """Bytes in the page of so many bytes of data."""
+    return 4 * (-(-count // 3)) + 64
