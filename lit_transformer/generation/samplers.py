@@ -63,7 +63,9 @@ class Temperature(LogitsProcessor):
 
     def __call__(self, logits: Tensor, history: History) -> Tensor:
         """See the base class."""
-        return logits.div_(self.temperature)
+        if self.temperature < 1e-3:  # or scores are no numbers any more
+            logits = logits.sub_(logits.amax(-1, keepdim=True))
+        return logits.div_(max(self.temperature, 1e-30))
 
 
 class TopK(LogitsProcessor):

@@ -245,6 +245,9 @@ class Engine(threading.Thread):
                 logger.exception("a sampler failed")
                 self._fail([row], "internal error", 500)
                 continue
+            if not 0 <= token < logits.shape[-1]:
+                self._fail([row], "the options leave no token to choose: its scores are not finite numbers", 400)
+                continue
             self._inputs[first + i] = token
             if token in self.stops:
                 completion.reason = "stop id"

@@ -41,7 +41,9 @@ class CompletionRequest(Strict):
     echo: bool | None = Field(False, description="begin the text with the prompt")
     presence_penalty: float | None = Field(0.0, ge=-100, le=100, description="taken off tokens that were written")
     frequency_penalty: float | None = Field(0.0, ge=-100, le=100, description="the same, for each time")
-    repetition_penalty: float | None = Field(None, gt=0, le=100, description="divides the score of tokens said before")
+    repetition_penalty: float | None = Field(
+        None, ge=0.01, le=100, description="divides the score of tokens said before"
+    )
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
         None, max_length=1000, description="what is added to the score of a token, by its id"
     )

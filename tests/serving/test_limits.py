@@ -10,6 +10,7 @@ from urllib.parse import urlparse
 import pytest
 
 from lit_transformer.errors import EnvironmentFault, UserError
+from lit_transformer.generation import Greedy, LogitBias, Sampler, sampler_of
 from lit_transformer.serving import Busy, Engine, Limits, Want
 from lit_transformer.serving.server import Place, is_loopback, listening, serving
 
@@ -73,6 +74,7 @@ WRONG = [
     ({"prompt": "a", "logit_bias": {"99999": 1}}, 400, "logit_bias: '99999' is no token id"),
     ({"prompt": "a", "logit_bias": {"-1": 1}}, 400, "logit_bias"),
     ({"prompt": "a", "logit_bias": {"٣": 1}}, 400, "logit_bias"),
+    ({"prompt": "a", "repetition_penalty": 5e-324}, 400, "repetition_penalty"),
     ({"prompt": "a", "stream_options": {"x": 1}}, 400, "unknown field"),
     ({"prompt": "a", "model": "gpt"}, 404, "there is no model 'gpt'; there is: tiny"),
     ({"prompt": "a", "model": "<script>" * 1000}, 404, "there is no model"),
@@ -206,11 +208,31 @@ def test_a_fault_inside_ends_the_texts_and_not_the_server(model, caplog):
         engine.submit(["fox"], Want(5), said.append)
 
 
+def test_extreme_values_give_text(address, model):
+    best = model.generate("fox", temperature=0, max_new_tokens=5)
+    for options in (
+        {"temperature": 5e-324},
+        {"temperature": 1e-30, "min_p": 5e-324},
+        {"temperature": 1, "top_p": 5e-324},
+    ):
+        assert complete(address, prompt="fox", max_tokens=5, **options)["choices"][0]["text"] == best, options
+    wild = {"temperature": 100, "logit_bias": {str(i): 100 - i % 200 for i in range(256)}, "repetition_penalty": 0.01}
+    assert complete(address, prompt="fox", max_tokens=5, n=3, logprobs=20, **wild)["usage"]["completion_tokens"] == 15
+
+
+def test_a_sampler_that_chooses_no_token_is_told(model):
+    said = []
+    engine = Engine(model, Limits(slots=2, context=64))
+    engine.submit(["fox"], Want(5, sampler_of(processors=[LogitBias({1: float("nan")})])), said.append)
+    engine.start()
+    until(lambda: said)
+    engine.close()
+    assert said[-1].status == 400 and "no token to choose" in said[-1].error
+
+
 def test_a_sampler_that_fails_harms_nobody_else(model):
     def broken(logits, history):
         raise ValueError
-
-    from lit_transformer.generation import Greedy, Sampler
 
     one, other = [], []
     engine = Engine(model, Limits(slots=2, context=64))
