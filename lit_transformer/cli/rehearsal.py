@@ -1,5 +1,6 @@
 """Building what needs no data, before the data is prepared: a mistake is said in a second, not after the tokenizer."""
 
+import logging
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from lit_transformer.cli.resolution import Resolution, trainer_parameters
 from lit_transformer.recipe.signatures import class_slot, members, parameters
 from lit_transformer.training.optimizers import parameter_groups
+from lit_transformer.training.run_state import undisturbed
 from lit_transformer.training.trainer import Trainer
 from lit_transformer.vocabulary import Vocabulary
 
@@ -19,11 +21,23 @@ LARGE = 1 << 24
 def rehearse(resolution: Resolution) -> None:
     """Builds the task's parts and the Trainer of a recipe, and throws them away.
 
-    The network is built without memory, for a vocabulary larger than any; the optimizer for two numbers.
+    The network is built without memory, for a vocabulary larger than any; the optimizer for a handful of numbers. The
+    random generators are left as they were.
 
     Raises:
         Exception: Whatever a part's constructor has to say.
     """
+    chatter = logging.getLogger("lightning.pytorch")
+    level = chatter.level
+    chatter.setLevel(logging.ERROR)
+    try:
+        with undisturbed(torch.device("cpu")):
+            _build(resolution)
+    finally:
+        chatter.setLevel(level)
+
+
+def _build(resolution: Resolution) -> None:
     task = resolution.resolver.parts["model"]
     config = resolution.config["model"]["init_args"]
     slots = {name: p.annotation for name, p in parameters(task).items() if name in config and _is_part(p.annotation)}

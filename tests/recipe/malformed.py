@@ -2,7 +2,7 @@
 
 import copy
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,6 +105,9 @@ OPTIONS = [
 ]  # fmt: skip
 
 
+_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
 @dataclass(frozen=True)
 class Malformed:
     """One mistake.
@@ -122,9 +125,15 @@ class Malformed:
     argv: tuple[str, ...] = field(default=("--config", "bad.yaml"))
 
 
-def malformed(count: int | None = None, seed: int = 0) -> list[Malformed]:
-    """A sample with the same share of every kind as far as there are enough of it; ``None``: all."""
-    everything = list(_all(random.Random(seed)))
+def malformed(count: int | None = None, seed: int = 0, recipes: Collection[str] | None = None) -> list[Malformed]:
+    """A sample with the same share of every kind as far as there are enough of it; ``None``: all.
+
+    Args:
+        count: How many.
+        seed: Decides which, and what they look like.
+        recipes: Names of those that are changed; left out: all that ship.
+    """
+    everything = list(_all(random.Random(seed), recipes))
     if count is None:
         return everything
     kinds: dict[str, list[Malformed]] = {}
@@ -140,9 +149,9 @@ def malformed(count: int | None = None, seed: int = 0) -> list[Malformed]:
     return chosen
 
 
-def _all(chance: random.Random) -> Iterator[Malformed]:
+def _all(chance: random.Random, recipes: Collection[str] | None) -> Iterator[Malformed]:
     for recipe in shipped_recipes():
-        if recipe.is_overlay:
+        if recipe.is_overlay or (recipes is not None and recipe.name not in recipes):
             continue
         text = recipe.path.read_text(encoding="utf-8")
         data = yaml.safe_load(text)
@@ -163,7 +172,7 @@ def _all(chance: random.Random) -> Iterator[Malformed]:
 
 
 def _dump(data: Any) -> bytes:
-    return yaml.safe_dump(data, sort_keys=False).encode()
+    return yaml.dump(data, Dumper=_DUMPER, sort_keys=False).encode()
 
 
 def _walk(data: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
