@@ -1,4 +1,4 @@
-"""``lit-transformer checkpoint``: look into checkpoint files, and check that they are whole."""
+"""``lit-transformer checkpoint``: look into checkpoint files, check that they are whole, average them."""
 
 import argparse
 from collections.abc import Iterator
@@ -16,13 +16,23 @@ PLACE = "a checkpoint file, or a run folder: all of its checkpoints"
 def run(argv: list[str]) -> int:
     """Runs the verb."""
     parser = OptionParser(
-        "checkpoint", "Inspect and verify checkpoints.", "lit-transformer checkpoint verify runs/quickstart"
+        "checkpoint", "Inspect, verify and average checkpoints.", "lit-transformer checkpoint verify runs/quickstart"
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_ActionParser)
     for name, do in (("inspect", inspect_files), ("verify", verify_files)):
         action = actions.add_parser(name, help=_ActionParser.SUMMARIES[name])
         action.add_argument("checkpoint", nargs="+", metavar="CHECKPOINT", help=PLACE)
         action.set_defaults(do=do)
+    average = actions.add_parser("average", help=_ActionParser.SUMMARIES["average"])
+    average.add_argument(
+        "checkpoint", nargs="+", metavar="CHECKPOINT", help="checkpoint files, or a run folder with --last or --best"
+    )
+    number = average.add_mutually_exclusive_group()
+    number.add_argument("--last", type=int, metavar="N", help="the last N that the run keeps (KeptCheckpoints)")
+    number.add_argument("--best", type=int, metavar="N", help="the best N that the run keeps (KeptCheckpoints)")
+    average.add_argument("--weights", choices=("auto", "raw", "ema"), default="raw", help="of each (default: raw)")
+    average.add_argument("--output", required=True, metavar="FILE", help="checkpoint file to write")
+    average.set_defaults(do=average_files)
     options = parser.parse_args(argv)
     return int(options.do(options))
 
@@ -30,12 +40,14 @@ def run(argv: list[str]) -> int:
 class _ActionParser(OptionParser):
     SUMMARIES = {
         "inspect": "Print what a checkpoint holds: step, clock, sizes, recipe of the network, vocabulary.",
+        "average": "Write the mean of the weights of several checkpoints of one network.",
         "verify": "Read every byte and compare with the stored SHA-256; one line a file.",
     }
 
     def __init__(self, prog: str, **kwargs: Any) -> None:
         name = prog.rpartition(" ")[2]
         example = f"lit-transformer checkpoint {name} runs/quickstart/20260101-120000"
+        example += " --last 5 --output averaged.ckpt" if name == "average" else ""
         super().__init__(f"checkpoint {name}", self.SUMMARIES[name], example, **kwargs)
 
 
@@ -61,6 +73,22 @@ def inspect_files(options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def average_files(options: argparse.Namespace) -> int:
+    """Writes the average and says of what."""
+    from lit_transformer.checkpoints.averaging import average_checkpoints, checkpoints_of_run
+
+    paths = [Path(place) for place in options.checkpoint]
+    if options.last is not None or options.best is not None:
+        if len(paths) != 1 or not paths[0].is_dir():
+            raise UserError("checkpoint average: --last and --best choose among the checkpoints of one run folder")
+        paths = checkpoints_of_run(paths[0], options.last, options.best)
+    elif folders := [path for path in paths if path.is_dir()]:
+        raise UserError(f"checkpoint average: {folders[0]} is a folder; say how many with --last or --best")
+    target = average_checkpoints(paths, options.output, options.weights)
+    print(f"{target}: the mean of {len(paths)} checkpoints: {', '.join(path.name for path in paths)}")
+    return EXIT_DONE
+
+
 def describe(checkpoint: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Names and values of what is worth knowing of a checkpoint's content."""
     clock = checkpoint.get("run_state", {}).get("clock", {})
@@ -73,6 +101,8 @@ def describe(checkpoint: dict[str, Any]) -> Iterator[tuple[str, str]]:
     kinds = sorted({str(v.dtype).removeprefix("torch.") for v in weights.values()})
     yield "parameters", f"{sum(v.numel() for v in unique.values()):,} in {len(weights)} tensors ({', '.join(kinds)})"
     average = checkpoint.get("ema")
+    if "averaged" in checkpoint:
+        yield "mean of steps", ", ".join(f"{step:,}" for step in checkpoint["averaged"]["steps"])
     yield "averaged weights", f"decay {average['decay']}, {average['updates']:,} updates" if average else "none"
     for name, state in checkpoint.get("callbacks", {}).items():
         if isinstance(state, dict) and state.get("best_step") is not None:

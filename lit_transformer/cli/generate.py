@@ -5,7 +5,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from lit_transformer.cli.model_options import add_model_options, at_least, load_model
+from lit_transformer.cli.model_options import add_hold_option, add_model_options, at_least, load_model
 from lit_transformer.cli.options import OptionParser
 from lit_transformer.cli.output import opened, progress, writer
 from lit_transformer.cli.prompts import read_prompts
@@ -27,6 +27,7 @@ def parser() -> OptionParser:
         'lit-transformer generate --checkpoint runs/quickstart/20260101-120000 --prompt "def main" --seed 1',
     )
     add_model_options(result)
+    add_hold_option(result)
     add = result.add_argument
     prompts = result.add_mutually_exclusive_group()
     prompts.add_argument("--prompt", metavar="TEXT", help="what to continue; '' starts a document")
@@ -54,7 +55,7 @@ def run(argv: list[str]) -> int:
     prompts = read_prompts(options)
     strategy = strategy_of(options, interactive=prompts is None)
     sampling = sampling_from(options)  # wrong values are said before the checkpoint is read
-    model = load_model(options)
+    model = load_model(options, options.num_samples if prompts is None or len(prompts) == 1 else options.batch_size)
     model.check_writes()
     sampling["sampler"] = sampler_from(options, model)
     strategy.prepare(model)

@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import keyword
 import os
 import sys
 import tempfile
@@ -67,7 +68,8 @@ def _run(argv: list[str]) -> int:
         kind = "option" if verb.startswith("-") else "verb"
         names = [*VERBS, "--help", "--version"]
         return _fail(f"unknown {kind} '{verb[:60]}'{hint(verb, names, 'verbs')}", EXIT_USER)
-    module = importlib.import_module(f"lit_transformer.cli.{verb.replace('-', '_')}")
+    name = verb.replace("-", "_")
+    module = importlib.import_module(f"lit_transformer.cli.{name}{'_' if keyword.iskeyword(name) else ''}")
     return int(module.run(rest))
 
 

@@ -25,13 +25,33 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_model(options: argparse.Namespace) -> "Model":
-    """The model that the options name."""
+HELD = {"float16": "Float16", "bfloat16": "BFloat16", "int8": "Int8"}
+"""Ways to hold weights, and their classes."""
+
+
+def add_hold_option(parser: argparse.ArgumentParser) -> None:
+    """Adds how weights are held."""
+    parser.add_argument("--hold", choices=sorted(HELD), help="hold weights rounded to this: faster and smaller on a "
+                        "CPU, and no longer exact (default: as they are)")  # fmt: skip
+
+
+def load_model(options: argparse.Namespace, rows: int = 1) -> "Model":
+    """The model that the options name.
+
+    Args:
+        options: Of the command line.
+        rows: About how many texts are written together.
+    """
     import lit_transformer
+    from lit_transformer import generation
     from lit_transformer.recipe import ImportList
 
     ImportList(options.allow).enforce()
-    return lit_transformer.load(options.checkpoint, options.device, options.weights)
+    model = lit_transformer.load(options.checkpoint, options.device, options.weights)
+    if getattr(options, "hold", None) is None:
+        return model
+    model.check_writes()
+    return model.held_as(getattr(generation, HELD[options.hold])(), rows)
 
 
 def add_text_options(parser: argparse.ArgumentParser, what: str) -> None:

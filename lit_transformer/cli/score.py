@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lit_transformer.cli.lines import Lines
-from lit_transformer.cli.model_options import add_model_options, add_text_options, at_least, load_model
+from lit_transformer.cli.model_options import add_hold_option, add_model_options, add_text_options, at_least, load_model
 from lit_transformer.cli.options import OptionParser
 from lit_transformer.cli.output import opened, progress, writer
 from lit_transformer.cli.prompts import decoded, read_bytes
@@ -24,6 +24,7 @@ def parser() -> OptionParser:
         "lit-transformer score --checkpoint runs/quickstart/20260101-120000 --input chapter.txt",
     )
     add_model_options(result)
+    add_hold_option(result)
     add_text_options(result, "the text")
     add = result.add_argument
     add("--lines", action="store_true", help="score each line as a text of its own, as JSON lines")

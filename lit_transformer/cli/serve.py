@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lit_transformer.cli.model_options import add_model_options, at_least, load_model
+from lit_transformer.cli.model_options import add_hold_option, add_model_options, at_least, load_model
 from lit_transformer.cli.options import OptionParser
 from lit_transformer.errors import EXIT_DONE, EnvironmentFault, UserError
 
@@ -24,6 +24,7 @@ def parser() -> OptionParser:
         "lit-transformer serve --checkpoint runs/quickstart/20260101-120000 --port 8000",
     )
     add_model_options(result)
+    add_hold_option(result)
     add = result.add_argument
     add("--name", metavar="NAME", help="what the model is called (default: that of its recipe or file)")
     add("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen at (default: %(default)s)")
@@ -74,7 +75,7 @@ def run(argv: list[str]) -> int:
     )
     found = listening(place)  # a port that is taken is said before the model is read
     with found:
-        model = load_model(options)
+        model = load_model(options, options.slots)
         name = options.name or name_of(options.checkpoint)
         server = server_of(model, name, limits_of(options, model), place)
         if options.check:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lit_transformer.cli.lines import Line, Lines
-from lit_transformer.cli.model_options import add_model_options, add_text_options, at_least, load_model
+from lit_transformer.cli.model_options import add_hold_option, add_model_options, add_text_options, at_least, load_model
 from lit_transformer.cli.options import OptionParser
 from lit_transformer.cli.output import opened, progress, writer
 from lit_transformer.errors import EXIT_DONE, UserError
@@ -27,6 +27,7 @@ def parser() -> OptionParser:
         "lit-transformer translate --checkpoint runs/numerals/20260101-120000 --input test.en --reference test.de",
     )
     add_model_options(result)
+    add_hold_option(result)
     add_text_options(result, "the texts, one a line")
     add = result.add_argument
     add("--json", action="store_true", help="write JSON lines with source, translation and score")
@@ -50,7 +51,7 @@ def run(argv: list[str]) -> int:
     at_least(options, beams=1, batch_size=1, max_new_tokens=1)
     lines = Lines(options)
     references = None if options.reference is None else read_references(options.reference, lines)
-    translator = load_model(options).translator
+    translator = load_model(options, options.batch_size * options.beams).translator
     done: list[str] = []
     cut = Cuts()
     as_json = options.json or str(options.output or "").endswith(".jsonl")

@@ -1,5 +1,6 @@
 """A trained network and its tokenizer, with the verbs of the command line as methods."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
@@ -7,11 +8,13 @@ from lit_transformer.errors import UserError
 from lit_transformer.generation.beam import beam_search
 from lit_transformer.generation.classification import Classifier, Label
 from lit_transformer.generation.decoding import Completion
+from lit_transformer.generation.form import decoding_form
 from lit_transformer.generation.samplers import sampler_of
 from lit_transformer.generation.scoring import Score, score
 from lit_transformer.generation.speculative import Acceptance, Draft, DraftNetwork, generate_speculatively
 from lit_transformer.generation.text import Prompting, Tokenizer, complete, stream, text_behind
 from lit_transformer.generation.translation import Translator
+from lit_transformer.generation.weights import Weights
 from lit_transformer.networks.base import Network
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "processors", "truncations")
@@ -50,6 +53,26 @@ class Model:
         able = [type(part).__name__ for part in (self._translator, self._classifier) if part is not None]
         size = f"{self.network.parameter_count():,} parameters"
         return f"Model({', '.join([type(self.network).__name__, size, *able])})"
+
+    def held_as(self, weights: Weights, rows: int = 1) -> "Model":
+        """This model with its weights held in another way while it writes: ``held_as(Int8())``.
+
+        Args:
+            weights: How.
+            rows: About how many texts are written together.
+
+        Raises:
+            UserError: The network is not one of plain float32 weights on the CPU.
+        """
+        network = decoding_form(self.network, weights, rows)
+        if network is self.network:
+            raise UserError(f"weights are held as {type(weights).__name__} only of networks in float32 on the CPU")
+        same = copy.copy(self)
+        same.network = network
+        if same._translator is not None:
+            same._translator = copy.copy(same._translator)
+            same._translator.network = network
+        return same
 
     @overload
     def generate(self, prompt: str, **options: Any) -> str: ...
@@ -221,7 +244,8 @@ class Model:
         """
         if self._classifier is not None:
             raise UserError("the model was trained to classify texts, not to write them: use classify")
-        self.network.new_cache(1, 1)
+        weight = next(self.network.parameters())
+        self.network.new_cache(1, 1, weight.dtype, weight.device)
 
     def _with_text(
         self, prompts: Sequence[str], rows: Sequence[Sequence[int]], completions: list[Completion]

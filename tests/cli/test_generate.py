@@ -116,6 +116,56 @@ def test_beams(run_folder, capsys):
         assert (code, out) == (2, "") and message in err and err.count("\n") == 1
 
 
+def test_json_lines_and_log_probabilities(run_folder, capsys):
+    argv = ("--checkpoint", run_folder, "--prompt", "fox", "--max_new_tokens", 6, "--temperature", 0)
+    code, out, _ = generate(capsys, *argv, "--log_probabilities")
+    said = json.loads(out)
+    assert code == 0 and "".join(said["token_texts"]) == said["text"] and said["reason"] == "length"
+    (expected,) = lit_transformer.load(run_folder).complete(
+        ["fox"], temperature=0, max_new_tokens=6, log_probabilities=True
+    )
+    assert said["log_probabilities"] == pytest.approx(expected.log_probabilities, abs=1e-4)
+    code, out, _ = generate(capsys, *argv, "--json", "--num_samples", 2)
+    assert [json.loads(line)["sample"] for line in out.splitlines()] == [0, 1]
+    assert "log_probabilities" not in json.loads(out.splitlines()[0])
+
+
+def test_drafts_change_nothing_but_the_time(run_folder, tmp_path, capsys):
+    argv = ("--checkpoint", run_folder, "--prompt", "fox the fox the", "--max_new_tokens", 12, "--temperature", 0)
+    _, plain, _ = generate(capsys, *argv)
+    for draft in (("--draft", run_folder), ("--prompt_lookup", "--proposals", 3)):
+        code, out, err = generate(capsys, *argv, *draft)
+        assert (code, out) == (0, plain) and "guessed tokens were right" in err, draft
+    code, out, _ = generate(capsys, *argv, "--prompt_lookup", "--num_samples", 2, "--stop", plain[17:19], "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["text"] for row in rows] == [plain[15 : plain.index(plain[17:19], 15)]] * 2
+    save(tmp_path / "other.ckpt", Character([]))
+    for wrong, message in (
+        (("--draft", tmp_path / "other.ckpt"), "the draft has another tokenizer"),
+        (("--draft", tmp_path / "none.ckpt"), "none.ckpt: no such"),
+        (("--draft", run_folder, "--beams", 2), "only one of them"),
+        (("--prompt_lookup", "--log_probabilities"), "--log_probabilities: not with --prompt_lookup"),
+        (("--prompt_lookup", "--proposals", 0), "--proposals: is 0"),
+    ):
+        code, out, err = generate(capsys, *argv, *wrong)
+        assert (code, out) == (2, "") and message in err and err.count("\n") == 1, err
+
+
+def test_weights_held_otherwise_and_raw_weights(run_folder, capsys):
+    argv = ("--checkpoint", run_folder, "--prompt", "fox", "--max_new_tokens", 4, "--temperature", 0)
+    assert generate(capsys, *argv, "--hold", "int8")[0] == generate(capsys, *argv, "--hold", "bfloat16")[0] == 0
+    assert generate(capsys, *argv, "--weights", "raw") == generate(capsys, *argv)
+    code, _, err = generate(capsys, *argv, "--weights", "ema")
+    assert code == 2 and "holds no averaged weights" in err
+
+
+def test_only_a_line_feed_ends_a_prompt(run_folder, tmp_path, capsys):
+    (tmp_path / "prompts.txt").write_bytes("a\u2028b\u0085c\x0bd\r\nfox\n".encode())
+    argv = ("--checkpoint", run_folder, "--max_new_tokens", 1, "--prompts", tmp_path / "prompts.txt", "--json")
+    rows = [json.loads(line) for line in generate(capsys, *argv)[1].split("\n")[:-1]]
+    assert [row["prompt"] for row in rows] == ["a\u2028b\u0085c\x0bd", "fox"]
+
+
 def test_files_of_prompts(run_folder, tmp_path, capsys):
     prompts = ["the quick", "Pack", "five dozen liquor", "dog."]
     (tmp_path / "prompts.txt").write_text("\n".join(prompts) + "\n")
