@@ -155,8 +155,8 @@ def _meta(section: Section, vocabulary: Vocabulary, where: str) -> Any:
         network_of(section, where)
         with torch.device("meta"):
             return built(section, vocabulary, where)
-    except LitTransformerError:
-        raise
+    except LitTransformerError as error:
+        raise UserError(f"{where}: {error}") from error
     except Exception as error:  # whatever a part's constructor makes of a stranger's values
         raise UserError(f"{where}: its network cannot be built: {' '.join(str(error).split())[:200]}") from error
 

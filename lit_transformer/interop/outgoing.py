@@ -61,7 +61,8 @@ def expressed(
         found = list(differences(ours, theirs))
         if not found:
             return each, values
-        obstacles.append((len(found), each.model_type, *found[0]))
+        if found[0][0] != "network":  # another architecture altogether
+            obstacles.append((len(found), each.model_type, *found[0]))
     if not obstacles:
         names = family or "no family"
         raise Inexpressible(f"{where}: {ours['class_path']} is not what {names} is; {_REMEDY}")
