@@ -180,6 +180,10 @@ class Task(LightningModule):
         """Adds what a batch of "validation" or "test" says to the sums of its split."""
         raise NotImplementedError
 
+    def loss_sums(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Sum of a batch's losses as ``evaluate`` counts them, and the number of its targets; leaves no trace."""
+        raise NotImplementedError
+
     def results(self, split: str) -> dict[str, float]:
         """What the sums over the split say, by name without the split; starts anew."""
         raise NotImplementedError

@@ -120,6 +120,12 @@ class Classification(Task):
             self.scores.update(scores, batch.labels)
             self.confusion.update(scores, batch.labels)
 
+    def loss_sums(self, batch: LabelBatch) -> tuple[Tensor, Tensor]:
+        """See the base class."""
+        scores, _ = self(batch)
+        total = F.cross_entropy(scores.double(), batch.labels, ignore_index=IGNORED, reduction="sum")
+        return total, batch.target_count
+
     def results(self, split: str) -> dict[str, float]:
         """See the base class.
 

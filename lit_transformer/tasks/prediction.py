@@ -58,11 +58,15 @@ class TokenPrediction(Task):
 
     def evaluate(self, batch: LanguageBatch, split: str) -> None:
         """See the base class."""
-        output = self(batch)
-        nll = self.likelihood(output.hidden, output.head, batch.targets)
-        count = batch.target_count
+        total, count = self.loss_sums(batch)
         if count:
-            self.evaluated.update(nll.double() / count, count)
+            self.evaluated.update(total / count, count)
+
+    def loss_sums(self, batch: LanguageBatch) -> tuple[Tensor, Tensor]:
+        """See the base class."""
+        output = self(batch)
+        total: Tensor = self.likelihood(output.hidden, output.head, batch.targets)
+        return total.double(), batch.target_count
 
     def results(self, split: str) -> dict[str, float]:
         """What the sums over the split say, by name without the split; starts anew."""

@@ -1,5 +1,7 @@
 """Exponential moving average of the weights (Polyak & Juditsky, 1992)."""
 
+import itertools
+import math
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from lit_transformer.training.signals import Signals
 class EMA(Callback):
     """Averages the weights after every applied update; validation, test and prediction run on the average.
 
-    While training, each validation also runs on the raw weights, logged as ``val/raw/loss`` and so on, so that the two
+    While training, each validation also takes the loss of the raw weights, logged as ``val/raw_loss``, so that the two
     can be compared; what is best is decided by the average. A checkpoint holds both: the raw weights where they always
     are, the average under ``ema``. A resumed run goes on with both, and whoever loads the file later chooses.
 
@@ -34,7 +36,7 @@ class EMA(Callback):
         """The averaged weights by parameter name, while training."""
         self._loaded: dict[str, Tensor] | None = None
         self._raw: dict[str, Tensor] = {}
-        self._raw_results: dict[str, float] = {}
+        self._raw_loss: float | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the average at the weights, or where the checkpoint left it."""
@@ -74,16 +76,16 @@ class EMA(Callback):
         """Evaluates the raw weights, then puts the average in their place."""
         if not self.average or self._raw:
             return
-        self._raw_results = {} if trainer.sanity_checking else _results(trainer, pl_module)
+        self._raw_loss = None if trainer.sanity_checking else _validation_loss(trainer, pl_module)
         with torch.no_grad():
             for name, parameter in _trained(pl_module).items():
                 self._raw[name] = parameter.detach().clone()
                 parameter.copy_(self.average[name])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Logs what the raw weights gave, beside what the task logs of the average."""
-        for name, value in self._raw_results.items():
-            pl_module.log(f"val/raw/{name}", value, rank_zero_only=False, sync_dist=False)
+        """Logs the loss of the raw weights, beside what the task logs of the average."""
+        if self._raw_loss is not None:
+            pl_module.log("val/raw_loss", self._raw_loss, rank_zero_only=False, sync_dist=False)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the weights back, bit for bit."""
@@ -127,20 +129,23 @@ class EMA(Callback):
                         _copy_full(parameter, state["weights"][name])
 
 
-def _results(trainer: Trainer, module: LightningModule) -> dict[str, float]:
-    """What the validation split gives with the weights as they are; nothing where the task has no such sums."""
-    evaluate, results = getattr(module, "evaluate", None), getattr(module, "results", None)
-    if not callable(evaluate) or not callable(results) or isinstance(trainer.val_dataloaders, list):
-        return {}
+def _validation_loss(trainer: Trainer, module: LightningModule) -> float | None:
+    """Loss over the validation split with the weights as they are; none where the task has no such sums."""
+    loss_sums = getattr(module, "loss_sums", None)
+    if not callable(loss_sums) or isinstance(trainer.val_dataloaders, list):
+        return None
+    sums = torch.zeros(2, dtype=torch.float64)
     signals = find_callback(trainer, Signals)
-    for index, batch in enumerate(trainer.val_dataloaders or ()):
-        stopping = trainer.world_size == 1 and signals is not None and signals.received
-        if index >= trainer.num_val_batches[0] or stopping:
-            break
-        with trainer.strategy.precision_plugin.val_step_context():
-            evaluate(trainer.strategy.batch_to_device(batch), "validation")
-    values: dict[str, float] = results("validation")
-    return values
+    most = trainer.num_val_batches[0]
+    for batch in itertools.islice(trainer.val_dataloaders or (), None if math.isinf(most) else int(most)):
+        if trainer.world_size == 1 and signals is not None and signals.received:
+            return None
+        with trainer.precision_plugin.val_step_context():
+            total, count = loss_sums(trainer.strategy.batch_to_device(batch))
+        sums += torch.stack([total.double(), count.double()]).cpu()
+    if trainer.world_size > 1:
+        sums = trainer.strategy.reduce(sums.to(trainer.strategy.root_device), reduce_op="sum").cpu()
+    return float(sums[0] / sums[1]) if sums[1] else None
 
 
 def _trained(module: LightningModule) -> dict[str, Tensor]:
