@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from bench import attention, classify, loop, recompute, seq2seq, serve, train  # noqa: E402
+from bench import attention, classify, generate, loop, recompute, seq2seq, serve, train  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,6 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     attention.add_parser(commands)
     loop.add_parser(commands)
     recompute.add_parser(commands)
+    generate.add_parser(commands)
     serve.add_parser(commands)
     parsed = parser.parse_args(arguments)
     code: int = parsed.run(parsed)

@@ -2,6 +2,7 @@
 
 from lit_transformer.generation.banned_text import BannedText
 from lit_transformer.generation.beam import Certain, Eager, Likely, Patience, beam_search
+from lit_transformer.generation.caches import Int8Remembering, Remembering, SharedPrefix, Streaming
 from lit_transformer.generation.classification import Classifier, Label
 from lit_transformer.generation.decoding import Completion, generate
 from lit_transformer.generation.devices import device_of
@@ -40,10 +41,10 @@ from lit_transformer.generation.weights import BFloat16, Float16, Int8, Weights
 
 __all__ = [
     "Acceptance", "BFloat16", "BannedText", "BannedWords", "Certain", "Choice", "Classifier", "Completion", "Draft",
-    "DraftNetwork", "Eager", "Epsilon", "Eta", "Float16", "FrequencyPenalty", "Greedy", "History", "Int8", "Label",
-    "Likely", "LogitBias", "LogitsProcessor", "MinNewTokens", "MinP", "Mirostat", "Model", "Multinomial",
-    "NoRepeatNGram", "Patience", "PresencePenalty", "PromptLookup", "Prompting", "RepetitionPenalty", "Runner",
-    "Sampler", "Score", "SourcePrompting", "StopStrings", "Temperature", "TextStream", "TopK", "TopP", "Translator",
-    "TypicalP", "Weights", "beam_search", "complete", "decoding_form", "device_of", "generate",
-    "generate_speculatively", "sample_text", "sampler_of", "score",
+    "DraftNetwork", "Eager", "Epsilon", "Eta", "Float16", "FrequencyPenalty", "Greedy", "History", "Int8",
+    "Int8Remembering", "Label", "Likely", "LogitBias", "LogitsProcessor", "MinNewTokens", "MinP", "Mirostat", "Model",
+    "Multinomial", "NoRepeatNGram", "Patience", "PresencePenalty", "PromptLookup", "Prompting", "Remembering",
+    "RepetitionPenalty", "Runner", "Sampler", "Score", "SharedPrefix", "SourcePrompting", "StopStrings", "Streaming",
+    "Temperature", "TextStream", "TopK", "TopP", "Translator", "TypicalP", "Weights", "beam_search", "complete",
+    "decoding_form", "device_of", "generate", "generate_speculatively", "sample_text", "sampler_of", "score",
 ]  # fmt: skip

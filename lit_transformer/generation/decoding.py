@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lit_transformer.errors import UserError
+from lit_transformer.generation.caches import Remembering
 from lit_transformer.generation.form import worth_forming
 from lit_transformer.generation.runner import Runner, evaluating
 from lit_transformer.generation.samplers import Greedy, History, Multinomial, Sampler
@@ -55,6 +56,7 @@ def generate(
     seed: int | None = None,
     context: int | None = None,
     log_probabilities: bool = False,
+    remembering: Remembering | None = None,
     callback: Callback | None = None,
 ) -> list[Completion]:
     """Completes prompts; a completion is the same whatever else is in the batch.
@@ -70,6 +72,7 @@ def generate(
         context: Most tokens that the network looks at; left out: the length it was built for. When the window is full,
             its older half is forgotten and decoding goes on.
         log_probabilities: Whether to record them.
+        remembering: How the cache remembers: all (left out), ``Int8Remembering``, ``Streaming``, ``SharedPrefix``.
         callback: Is called after each step with the completions that grew.
 
     Returns:
@@ -89,6 +92,7 @@ def generate(
         seed=seed,
         context=context,
         log_probabilities=log_probabilities,
+        remembering=remembering,
         completions=completions,
     ):
         if callback is not None:
@@ -108,6 +112,7 @@ def decode(
     seed: int | None = None,
     context: int | None = None,
     log_probabilities: bool = False,
+    remembering: Remembering | None = None,
     completions: list[Completion],
 ) -> Iterator[list[Completion]]:
     """The loop behind ``generate``, as an iterator: yields after each step the completions that grew.
@@ -136,7 +141,7 @@ def decode(
     text = Transcript(openings, samples, max_new_tokens, device)
     active = list(completions)
     with evaluating(network):
-        runner = Runner(worth_forming(network, max_new_tokens, len(active)))
+        runner = Runner(worth_forming(network, max_new_tokens, len(active)), remembering)
         capacity = text.prompt_end + max_new_tokens - 1
         logits = runner.prefill(rows, capacity if window is None else min(capacity, window))
         if samples > 1:
@@ -165,7 +170,7 @@ def decode(
             active = [completion for completion in active if completion.reason is None]
             if not active:
                 return
-            if window is not None and runner.length >= window:
+            if window is not None and runner.length >= window and not runner.remembering.endless:
                 tails = text.tails(window, {completion.prompt * samples + completion.sample for completion in active})
                 logits = runner.prefill(tails, min(window, max(map(len, tails)) + max_new_tokens - step))
             else:

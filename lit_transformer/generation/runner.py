@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lit_transformer.blocks.cache import Cache, LayerCache
 from lit_transformer.errors import UserError
+from lit_transformer.generation.caches import Remembering
 from lit_transformer.networks.base import Network
 
 PADDING = -1
@@ -38,14 +39,16 @@ def left_padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Te
 
 
 class Runner:
-    """Feeds rows of tokens to a network, with a preallocated cache, and gives the scores of what comes next.
+    """Feeds rows of tokens to a network and its cache, and gives the scores of what comes next.
 
     Args:
         network: One that writes text.
+        remembering: How it remembers; left out: all of it, preallocated.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, remembering: Remembering | None = None) -> None:
         self.network = network
+        self.remembering = remembering or Remembering()
         weight = next(network.parameters())
         self.device, self.dtype = weight.device, weight.dtype
         self.cache: Cache | None = None
@@ -61,7 +64,13 @@ class Runner:
         # Under autocast keys come in its type, and attention wants queries and keys alike.
         kind = self.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype
-        cache = self.network.new_cache(len(rows), capacity, dtype, self.device)
+        cache = self.remembering.new(self.network, len(rows), capacity, dtype, self.device)
+        longest, room = max(map(len, rows)), cache.positions.shape[1]
+        if not self.network.reads_apart and longest > room:
+            raise UserError(f"a prompt has {longest} tokens and the cache holds {room}: shorten it")
+        prefix = self.remembering.known(self.network, rows)
+        if prefix is not None:
+            return self._continue(prefix, rows, cache)
         tokens, documents, positions = left_padded(rows, self.device)
         if min(map(len, rows)) == tokens.shape[1]:
             # Without padding nothing is said about documents and positions, and kernels take their fast paths.
@@ -71,10 +80,34 @@ class Runner:
         self.cache = after = output.cache
         assert after is not None
         self._positions = None if after.documents is None else after.positions[:, after.length - 1 : after.length] + 1
+        self.remembering.learn(self.network, rows, after)
+        return self._scores(output.head, output.hidden)
+
+    def _continue(self, prefix: Cache, rows: Sequence[Sequence[int]], cache: Cache) -> Float[Tensor, "R V"]:
+        """Prompts whose beginning is known: it is copied to the start of each row, and only the rest is read."""
+        length = prefix.length
+        for mine, known in zip(cache.layers, prefix.layers, strict=True):
+            mine.keys[:, :, :length] = known.keys[:, :, :length]
+            mine.values[:, :, :length] = known.values[:, :, :length]
+        cache.positions[:, :length] = prefix.positions[:, :length]
+        cache = replace(cache, length=length)
+        tokens, documents, positions = left_padded([row[length:] for row in rows], self.device)
+        even = min(map(len, rows)) == max(map(len, rows))
+        output = self.network(tokens, documents=None if even else documents, positions=positions + length, cache=cache)
+        self.cache = after = output.cache
+        assert after is not None
+        self._positions = None if even else after.positions[:, after.length - 1 : after.length] + 1
+        if even:
+            self.remembering.learn(self.network, rows, after)
         return self._scores(output.head, output.hidden)
 
     def step(self, tokens: Int[Tensor, " R"]) -> Float[Tensor, "R V"]:
         """One more token for each row; returns the scores of the ones after them."""
+        assert self.cache is not None
+        before = self.cache.length
+        self.cache = self.remembering.make_room(self.network, self.cache)
+        if self.cache.length < before and self._positions is None:
+            self._positions = self.cache.positions[:, self.cache.length - 1 : self.cache.length] + 1
         output = self.network(tokens.unsqueeze(1), positions=self._positions, cache=self.cache)
         self.cache = output.cache
         if self._positions is not None:
