@@ -199,7 +199,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.parametrize("workers", ["0", pytest.param("1", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_exactly(recipe: str, workers: str) -> None:
     """With buckets, accumulation, random sub-words, dropout and averaged weights; a pass ends amid the run."""
     report = verify_resume(["--config", recipe, "--data.num_workers", workers], steps=20, at=11)
