@@ -18,6 +18,9 @@ CLASSIFICATION_BASE = "classification/ag_news_10k"
 TRANSLATION = [name for name in COMPLETE if name.startswith("translation/")]
 ARCHITECTURES = [r.name for r in shipped_recipes() if r.name.startswith("overlays/architecture/")]
 ARCHITECTURES_BASE = "translation/tatoeba_en_de"
+OBJECTIVES = [
+    n for n in COMPLETE if n.split("/")[0] in ("masked_language_modeling", "denoising", "supervised_fine_tuning")
+]
 FIELDS = ("text", "sentence1", "sentence2")
 
 
@@ -25,7 +28,7 @@ def test_there_are_recipes() -> None:
     assert len(COMPLETE) >= 4
 
 
-@pytest.mark.parametrize("name", [name for name in COMPLETE if name not in CLASSIFICATION + TRANSLATION])
+@pytest.mark.parametrize("name", [name for name in COMPLETE if name not in CLASSIFICATION + TRANSLATION + OBJECTIVES])
 def test_recipe_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +100,30 @@ def test_translation_recipe_runs(
     Path("source.txt").write_text("one\ntwo\n")
     assert main(["translate", "--checkpoint", "run", "--input", "source.txt", "--max_new_tokens", "4"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_objective_recipe_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a small text in place of the corpus; prompts and responses out of the standard library itself."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIT_TRANSFORMER_CACHE", str(tmp_path / "cache"))
+    Path("text.txt").write_text("To be, or not to be: that is the question.\n" * 200)
+    rows = name.startswith("supervised_fine_tuning/") or name == "denoising/stdlib"
+    given = ["--config", "overlays/tiny_rows" if rows else "overlays/tiny", "--data.tokenizer.vocab_size", "400"]
+    if not name.startswith("supervised_fine_tuning/"):
+        given += ["--data.corpus", "{class_path: FilesCorpus, data_files: text.txt, data_dir: .}"]
+    code = main(["fit", "--config", name, *given, "--output", "run"])
+    assert code == 0, capsys.readouterr().err
+    assert {path.name for path in Path("run/checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    capsys.readouterr()
+    assert main(["validate", "--checkpoint", "run", "--trainer.limit_val_batches", "2"]) == 0
+    printed = dict(line.split(" ") for line in capsys.readouterr().out.splitlines() if line.startswith("val/"))
+    assert set(printed) >= {"val/loss", "val/perplexity"}
+    assert ("val/accuracy" in printed) == name.startswith("masked_language_modeling/")
+    assert main(["predict", "--checkpoint", "run", "--trainer.limit_predict_batches", "1"]) == 0
+    assert set(json.loads(capsys.readouterr().out.splitlines()[0])) == {"id", "tokens", "log_likelihood"}
 
 
 def test_the_readme_explains_the_quickstart_as_it_is() -> None:

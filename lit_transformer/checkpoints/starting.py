@@ -48,22 +48,29 @@ class Start:
 
     def lines(self) -> list[str]:
         """For the user: loaded, new, dropped; parts that share a fate are named once."""
-        renamed = {_pattern(name): _pattern(source) for name, source in self.loaded.items()}
-        names = sorted({now if now == before else f"{now} (from {before})" for now, before in renamed.items()})
+        names = _parts((name, source) for name, source in self.loaded.items())
         lines = [f"{self.path}: {len(self.loaded)} weights loaded, the run starts at step 0", _line("loaded", names)]
         lines += [f"  {name}: {why}" for name, why in sorted(self.partly.items())]
         for title, group in (("new, drawn from the seed", self.new), ("dropped", self.dropped)):
             if group:
-                lines.append(_line(f"{title} ({len(group)})", sorted(set(map(_pattern, group)))))
+                lines.append(_line(f"{title} ({len(group)})", _parts((name, name) for name in group)))
         return lines
 
 
-def _pattern(name: str) -> str:
-    """The layers of a stack as one, and of the other weights the module that they belong to."""
-    found = re.match(r"(.*?\.layers)\.\d+\.(\w+)", name)
-    if found is None:
-        return name.rpartition(".")[0] or name
-    return f"{found[1]}.*" if found[2] != "cross_attention" else f"{found[1]}.*.cross_attention"
+def _parts(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Names of weights, each with the one it came from, by the layers and modules that they belong to."""
+    layers: dict[tuple[str, str, str], set[int]] = {}
+    for now, before in pairs:
+        found, origin = (re.match(r"(.*?\.layers\.)(\d+)(\.cross_attention)?", name) for name in (now, before))
+        if found is None or origin is None:
+            layers.setdefault((now.rpartition(".")[0] or now, "", before.rpartition(".")[0] or before), set())
+        else:
+            layers.setdefault((found[1], found[3] or "", origin[1]), set()).add(int(found[2]))
+    lines = []
+    for (now, part, before), numbers in layers.items():
+        shown = f"{min(numbers)}-{max(numbers)}" if len(numbers) > 1 else "".join(map(str, numbers))
+        lines.append(f"{now}{shown}{part}" + ("" if now == before else f" (from {before}{shown})"))
+    return sorted(lines)
 
 
 def _line(title: str, names: Iterable[str]) -> str:

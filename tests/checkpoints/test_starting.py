@@ -64,7 +64,8 @@ def test_a_stack_becomes_both_halves_and_back() -> None:
     assert start.new and all("cross_attention" in name or "norms.1" in name for name in start.new)
     text = "\n".join(start.lines())
     assert (
-        "encoder.layers.* (from stack.layers.*)" in text
+        "encoder.layers.0-1 (from stack.layers.0-1)" in text
+        and "decoder.layers.0-1.cross_attention" in text
         and "new, drawn from the seed" in text
         and "dropped" not in text
     )

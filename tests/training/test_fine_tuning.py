@@ -96,7 +96,7 @@ def test_a_run_from_another_with_frozen_layers(folder: Path, capsys: pytest.Capt
         "--model.optimizer", "{class_path: LayerwiseDecay, decay: 0.5, optimizer: {class_path: AdamW, lr: 0.01}}",
     )  # fmt: skip
     assert code == 0, said
-    assert "weights loaded" in said and "new, drawn from the seed" in said and "stack.layers.*" in said
+    assert "weights loaded" in said and "new, drawn from the seed (9): stack.layers.2\n" in said
     # the best weights of the first run
     before = network_weights("", read("first/checkpoints/best.ckpt"), "raw")
     after = network_weights("", read("second/checkpoints/last.ckpt"), "raw")
@@ -105,14 +105,13 @@ def test_a_run_from_another_with_frozen_layers(folder: Path, capsys: pytest.Capt
         assert torch.equal(value, after[name]) == frozen, name
     assert main(["validate", "--checkpoint", "second"]) == 0
     code, said = fit(capsys, "--trainer.callbacks", "[{class_path: Freeze, parts: [encoder]}]")
-    assert code == 2 and "the network has no part 'encoder'" in said and said.count("\n") == 1
+    assert code == 2 and "the network has no part 'encoder'" in said.splitlines()[-1]
 
 
-@pytest.mark.parametrize("kind", ["AdamWScheduleFree", "RAdamScheduleFree"])
-def test_schedule_free(kind: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_schedule_free(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Resumes exactly; what is validated and used later is the average, which the package's own eval() gives."""
     pytest.importorskip("schedulefree")
-    optimizer = ["--model.optimizer", f"{{class_path: schedulefree.{kind}, lr: 0.02}}"]
+    optimizer = ["--model.optimizer", "{class_path: schedulefree.AdamWScheduleFree, lr: 0.02}"]
     report = verify_resume(["--config", "tiny.yaml", *optimizer], steps=9, at=4, lost=2)
     assert report.same, str(report)
     assert fit(capsys, *optimizer, "--output", "run")[0] == 0
