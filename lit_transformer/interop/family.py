@@ -1,7 +1,7 @@
 """What a family of pre-trained models is: a configuration in both directions, and a table of its weights."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 from lit_transformer.interop.config import Config
@@ -54,11 +54,13 @@ class Family:
         """Patterns of names that our networks have no place for."""
         return self.dropped
 
-    def renamed(self, name: str, names: Iterable[str]) -> str:
-        """The name by today's custom: older files have others."""
-        if self.prefix and not any(each.startswith(self.prefix) for each in names):
-            name = self.prefix + name
-        return re.sub(r"(LayerNorm|layer_norm)\.gamma$", r"\1.weight", re.sub(r"\.beta$", ".bias", name))
+    def renamed(self, names: Collection[str]) -> dict[str, str]:
+        """The names of a file by today's custom, as older files have others."""
+        bare = bool(self.prefix) and not any(name.startswith(self.prefix) for name in names)
+        today = {name: (self.prefix if bare else "") + name for name in names}
+        old = re.compile(r"(?<=LayerNorm)\.(gamma|beta)$")
+        kinds = {"gamma": ".weight", "beta": ".bias"}
+        return {old.sub(lambda found: kinds[found[1]], name): there for there, name in today.items()}
 
     def start_id(self, config: Config, generation: Config) -> int | None:
         """What a decoder beside an encoder begins with; None: not that kind, or not known."""

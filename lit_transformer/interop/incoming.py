@@ -83,7 +83,7 @@ def read_folder(path: str | Path, dtype: str = "float32", allow_pickle: bool = F
     family = family_of(name, where)
     if values.get("quantization_config") is not None:
         raise UserError(f"{where}: quantization_config: quantized weights are not read; use a version without")
-    names = {family.renamed(each, files.shapes): each for each in files.shapes}
+    names = family.renamed(files.shapes.keys())
     config = Config(values, where, frozenset(names))
     _check_counts(config, len(names))
     generation = Config(folder.json("generation_config.json") or {}, str(folder.path / "generation_config.json"))
@@ -121,7 +121,7 @@ def _native(folder: Folder, files: WeightFiles, values: dict[str, Any], where: s
     network = _meta(section, vocabulary, where)
     state = network.state_dict()
     table = [Entry((name,), (name,)) for name in _first_names(network)]
-    _check_names(table, dict(zip(files.shapes, files.shapes, strict=True)), {}, [], state, files, str(folder.path))
+    _check_names(table, dict(zip(files.shapes, files.shapes, strict=True)), {}, set(), state, files, str(folder.path))
     weights = _tied(network, {name: _typed(value, dtype) for name, value in files.read(list(files.shapes))})
     text = folder.text("tokenizer.json")
     task = values.get("task")
@@ -176,7 +176,7 @@ def _converted(
     left_out = [name for name in names if any(re.fullmatch(p, name) for p in family.left_out(config))]
     ignored = [name for name in names if any(re.fullmatch(p, name) for p in family.ignored)]
     state = network.state_dict()
-    shapes = _check_names(table, names, aliases, [*left_out, *ignored], state, files, where)
+    shapes = _check_names(table, names, aliases, {*left_out, *ignored}, state, files, where)
     weights: dict[str, Tensor] = {}
     for entry in table:
         present = [each for each in entry.theirs if each in names]
@@ -201,7 +201,7 @@ def _check_names(
     table: list[Entry],
     names: dict[str, str],
     aliases: dict[str, str],
-    others: list[str],
+    others: set[str],
     state: Mapping[str, Tensor],
     files: WeightFiles,
     where: str,
