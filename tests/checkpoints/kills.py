@@ -104,7 +104,7 @@ def kill_at_every_call(folder: Path, size: int = 4000) -> dict[str, int]:
             class Deadly:
                 def __getattr__(self, name: str) -> object:
                     original = getattr(os, name)
-                    if name not in ("open", "write", "fsync", "replace", "close"):
+                    if name not in ("open", "write", "posix_fadvise", "fsync", "replace", "close"):
                         return original
 
                     def call(*args: object, **options: object) -> object:
