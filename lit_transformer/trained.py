@@ -10,10 +10,31 @@ from lit_transformer.data.layouts import KeepStart, Layout
 from lit_transformer.data.tokenizer import Tokenizer
 from lit_transformer.errors import UserError
 from lit_transformer.generation import Classifier, Model, Prompting, SourcePrompting, Translator, device_of
+from lit_transformer.generation.text import encode_known
 from lit_transformer.recipe.building import build
 
 ANSWERS = ("Translation", "Denoising")
 """The tasks whose prompts are whole texts, ended by the token that ends texts."""
+
+
+class ChatPrompting(Prompting):
+    """The prompt is what a user says, laid out by the tokenizer's chat template; what follows is the answer.
+
+    Args:
+        tokenizer: The network's.
+    """
+
+    continues = False
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    def __call__(self, prompt: str) -> list[int]:
+        """See the base class."""
+        from lit_transformer.data.chat import prompt_ids
+
+        encode_known(self.tokenizer, prompt)
+        return prompt_ids([{"role": "user", "content": prompt}], self.tokenizer)
 
 
 def load_model(path: str | Path, device: str = "auto", weights: Weights = "auto") -> Model:
@@ -29,10 +50,13 @@ def load_model(path: str | Path, device: str = "auto", weights: Weights = "auto"
             f"{loaded.path}: its tokenizer has {tokenizer.size} tokens and its network {loaded.vocabulary.size}"
         )
     network = loaded.network.to(place)
-    prompting, translator, classifier = None, None, None
+    prompting: Prompting | None = None
+    translator, classifier = None, None
     if loaded.task == "Classification":
         classifier = _classifier(loaded, tokenizer)
         classifier.head.to(place)
+    elif loaded.task == "SupervisedFineTuning":
+        prompting = ChatPrompting(tokenizer)
     elif loaded.task in ANSWERS or (loaded.task is None and network.reads_apart):
         source = _source_tokenizer(loaded, tokenizer)
         end = source.eos_id

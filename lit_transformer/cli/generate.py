@@ -22,8 +22,8 @@ def parser() -> OptionParser:
     result = OptionParser(
         "generate",
         "Continue a text with a trained model. Without --prompt and --prompts, asks for prompts on a terminal, and\n"
-        "elsewhere takes standard input as the prompt. A model that was trained to answer (translation, denoising)\n"
-        "writes its answer to the prompt.",
+        "elsewhere takes standard input as the prompt. A model that was trained to answer (fine-tuning, translation,\n"
+        "denoising) writes its answer to the prompt; one fine-tuned on conversations, by its chat template.",
         'lit-transformer generate --checkpoint runs/quickstart/20260101-120000 --prompt "def main" --seed 1',
     )
     add_model_options(result)
@@ -39,6 +39,7 @@ def parser() -> OptionParser:
     add("--context", type=int, metavar="N", help="most tokens the model looks at (default: what it was trained with)")
     add("--batch_size", type=int, default=16, metavar="N", help="continuations decoded together (default: %(default)s)")
     add_strategy_options(result)
+    add("--raw", action="store_true", help="continue the prompt as it stands, also with a model that answers")
     add("--json", action="store_true", help="write JSON lines")
     add("--log_probabilities", action="store_true", help="write JSON lines with the log-probability of each token "
         "under the model itself")  # fmt: skip
@@ -57,6 +58,10 @@ def run(argv: list[str]) -> int:
     sampling = sampling_from(options)  # wrong values are said before the checkpoint is read
     model = load_model(options, options.num_samples if prompts is None or len(prompts) == 1 else options.batch_size)
     model.check_writes()
+    if options.raw:
+        from lit_transformer.generation import Prompting
+
+        model.prompting = Prompting(model.tokenizer, model.network.vocabulary)
     sampling["sampler"] = sampler_from(options, model)
     strategy.prepare(model)
     if prompts is None:

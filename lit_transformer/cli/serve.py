@@ -81,7 +81,8 @@ def run(argv: list[str]) -> int:
         if options.check:
             print(f"would serve {name} at {address_of(found)}")
             return EXIT_DONE
-        print(f"serving {name} at {address_of(found)} (Ctrl-C stops)", file=sys.stderr, flush=True)
+        said = f"serving {name} at {address_of(found)} (Ctrl-C stops)"
+        server.ready = lambda: print(said, file=sys.stderr, flush=True)
         server.run([found])
     return EXIT_DONE
 

@@ -4,7 +4,7 @@ import asyncio
 import ipaddress
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -90,7 +90,7 @@ def address_of(found: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def server_of(model: Model, name: str, limits: Limits, place: Place) -> uvicorn.Server:
+def server_of(model: Model, name: str, limits: Limits, place: Place) -> "Server":
     """The server of a model, not running yet."""
     hosts = None if place.remote else LOOPBACK_NAMES | {place.host} | set(place.names)
     app = Guard(application(Engine(model, limits), name), place.body_bytes, place.body_seconds, hosts)
@@ -108,7 +108,27 @@ def server_of(model: Model, name: str, limits: Limits, place: Place) -> uvicorn.
         timeout_keep_alive=5,
         timeout_graceful_shutdown=place.grace_seconds,
     )
-    return uvicorn.Server(config)
+    return Server(config)
+
+
+class Server(uvicorn.Server):
+    """A server for which being told to stop is no fault: uvicorn would send itself the signal again afterwards."""
+
+    ready: Callable[[], None] | None = None
+    """Called once it listens."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to listen."""
+        await super().startup(sockets)
+        if self.started and self.ready is not None:
+            self.ready()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Turns SIGINT and SIGTERM into a graceful end."""
+        with super().capture_signals():
+            yield
+            self._captured_signals: list[int] = []
 
 
 @contextmanager

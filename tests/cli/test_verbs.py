@@ -17,6 +17,7 @@ from lit_transformer.blocks.embedding import Embedding
 from lit_transformer.blocks.pooling import FirstTokenTanh
 from lit_transformer.checkpoints import read, write
 from lit_transformer.cli.main import main
+from lit_transformer.data.chat import ROLES_TEMPLATE
 from lit_transformer.data.classification import ClassificationData
 from lit_transformer.data.layouts import KeepEnds, TypedLayout
 from lit_transformer.data.parallel import ParallelFiles
@@ -25,6 +26,7 @@ from lit_transformer.data.tokenizers import ByteLevelBPE, Character
 from lit_transformer.data.translation import Sides, TranslationData
 from lit_transformer.dims import Dims
 from lit_transformer.errors import UserError
+from lit_transformer.generation import Sampler, complete
 from lit_transformer.networks import EncoderDecoder, EncoderOnly, PrefixLM
 from lit_transformer.tasks import Classification, Translation
 from lit_transformer.tasks.decoding import BeamSearch
@@ -83,16 +85,18 @@ def translator(folder):
     return task.predict_step(data.rows("test", False).batch(np.arange(20)), 0)
 
 
-def prefix_lm(path):
-    """A random prefix-LM that was trained to translate, as a run leaves it."""
-    tokenizer = Character(["<eos>"]).build(iter(["abcdwxyz \n"]))
+def prefix_lm(path, task="Translation"):
+    """A random prefix-LM that was trained to answer, as a run leaves it."""
+    tokenizer = Character(["<eos>"]).build(iter(["abcdwxyz \nAUaeginrstU:"]))
+    if task == "SupervisedFineTuning":
+        tokenizer = tokenizer.with_chat_template(ROLES_TEMPLATE)
     vocabulary = tokenizer.vocabulary(64)
     torch.manual_seed(0)
     network = PrefixLM(vocabulary, Dims(**SIZES))
     arguments = {"network": network_of("PrefixLM")}
     payload = {
         "state_dict": {f"network.{name}": value for name, value in network.state_dict().items()},
-        "hyper_parameters": {"class_path": "lit_transformer.tasks.Translation", "init_args": arguments},
+        "hyper_parameters": {"class_path": f"lit_transformer.tasks.{task}", "init_args": arguments},
         "vocabulary": asdict(vocabulary),
         "tokenizer": tokenizer.to_json(),
         "global_step": 1,
@@ -115,6 +119,7 @@ def place(tmp_path_factory):
     (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 9)
     save(folder / "text" / "checkpoints" / "best.ckpt", ByteLevelBPE(300))
     prefix_lm(folder / "prefix" / "checkpoints" / "best.ckpt")
+    prefix_lm(folder / "chat" / "checkpoints" / "best.ckpt", "SupervisedFineTuning")
     (folder / "classify.predicted").write_text(json.dumps(classifier(folder)))
     (folder / "pair.predicted").write_text(json.dumps(translator(folder)))
     return folder
@@ -176,6 +181,20 @@ def test_in_python_it_is_the_same(place, capsys, name):
     assert one == greedy.text
     assert verb(capsys, "generate", "--checkpoint", place / name, "--prompt", sources[0], "--max_new_tokens", 6,
                 "--temperature", 0)[1] == one + "\n"  # fmt: skip
+
+
+def test_a_model_of_conversations_answers_by_its_template(place, capsys):
+    model = lit_transformer.load(place / "chat")
+    argv = ("generate", "--checkpoint", place / "chat", "--max_new_tokens", 9, "--temperature", 0)
+    code, out, _ = verb(capsys, *argv, "--prompt", "abc")
+    said = "User: abc\nAssistant: "
+    (expected,) = complete(model.network, model.tokenizer, [said], sampler=Sampler(), max_new_tokens=9)
+    assert (code, out) == (0, expected.text + "\n")
+    assert verb(capsys, *argv, "--prompt", said, "--raw")[1] == said + out
+    assert "".join(model.stream("abc", temperature=0, max_new_tokens=9)) == expected.text
+    assert model.generate("", max_new_tokens=1) is not None
+    with pytest.raises(UserError, match="does not know: 'é'"):
+        model.generate("é")
 
 
 def test_translations_are_scored_against_references(place, capsys):
