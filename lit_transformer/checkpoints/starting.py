@@ -128,12 +128,13 @@ def _sources(name: str, network: Network) -> list[str]:
     stack, _, rest = name.partition(".")
     decodes = type(network).new_cache is not Network.new_cache
     behind_cross, beside_cross = _sublayer(rest, {0: 0, 1: 2}), _sublayer(rest, {0: 0, 2: 1})
-    others = {
+    table: dict[str, list[str | None]] = {
         "stack": [f"encoder.{rest}", behind_cross and f"decoder.{behind_cross}"],
         "encoder": [f"stack.{rest}"],
         "decoder": [beside_cross and f"stack.{beside_cross}"],
-    }.get(stack, [])
-    return [name, *(other for other in (reversed(others) if decodes else others) if other)]
+    }
+    others = table.get(stack, [])
+    return [name, *(other for other in (others[::-1] if decodes else others) if other)]
 
 
 def _sublayer(rest: str, numbers: Mapping[int, int]) -> str | None:
