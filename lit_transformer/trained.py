@@ -27,14 +27,14 @@ class ChatPrompting(Prompting):
     continues = False
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
+        self._tokenizer = tokenizer
 
     def __call__(self, prompt: str) -> list[int]:
         """See the base class."""
         from lit_transformer.data.chat import prompt_ids
 
-        encode_known(self.tokenizer, prompt)
-        return prompt_ids([{"role": "user", "content": prompt}], self.tokenizer)
+        encode_known(self._tokenizer, prompt)
+        return prompt_ids([{"role": "user", "content": prompt}], self._tokenizer)
 
 
 def load_model(path: str | Path, device: str = "auto", weights: Weights = "auto") -> Model:
