@@ -45,17 +45,20 @@ def recipes(folder: Path, scale: float) -> Rows:
     from tests.recipe.malformed import malformed
     from tests.recipe.refusals import LONGEST, refusals
 
-    results = list(refusals(malformed(max(9, int(500 * scale))), folder))
-    for each in results:
-        if not each.proper or each.seconds > LONGEST:
-            print(
-                each.case.kind, each.case.name, each.code, round(each.seconds, 2), each.said, sep=" | ", file=sys.stderr
-            )
+    results = []
+    for each in refusals(malformed(max(9, int(500 * scale))), folder):
+        results.append(each)
+        if not each.proper or each.work > LONGEST:
+            said = (each.case.kind, each.case.name, each.code, round(each.work, 2), each.said)
+            print(*said, sep=" | ", file=sys.stderr, flush=True)
+        if len(results) % 25 == 0:
+            print(len(results), "recipes", file=sys.stderr, flush=True)
     return [
         ("kinds of mistake", len({each.case.kind for each in results}), 9),
         ("code 2, one line, no traceback", sum(each.proper for each in results), len(results)),
-        ("longest beyond start-up, s", round(max(each.seconds for each in results), 2), f"<= {LONGEST:g}"),
-        ("median, s", round(statistics.median(each.seconds for each in results), 2), ""),
+        ("longest beyond start-up, s of computing", round(max(each.work for each in results), 2), f"<= {LONGEST:g}"),
+        ("longest beyond start-up, s by the clock", round(max(each.seconds for each in results), 2), ""),
+        ("median, s of computing", round(statistics.median(each.work for each in results), 2), ""),
     ]
 
 

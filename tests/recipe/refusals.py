@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import os
 import pickle
 import shutil
@@ -27,12 +28,14 @@ class Refusal:
         code: Exit code; -9 where it had to be stopped.
         said: Standard error.
         seconds: From the call to its end; start-up is not in it.
+        work: The same in seconds of computing, which other processes do not lengthen.
     """
 
     case: Malformed
     code: int
     said: str
     seconds: float
+    work: float
 
     @property
     def lines(self) -> list[str]:
@@ -66,19 +69,19 @@ def _run(case: Malformed, where: Path) -> Refusal:
         try:
             os.chdir(where)
             os.environ["LIT_TRANSFORMER_CACHE"] = str(where / "cache")
-            signal.alarm(30)
+            signal.setitimer(signal.ITIMER_VIRTUAL, 30)  # of computing: then it trains
             said = io.StringIO()
-            begun = time.perf_counter()
+            begun, worked = time.perf_counter(), time.process_time()
             with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
                 from lit_transformer.cli.main import main
 
                 code = main(["fit", *case.argv])
-            result.write_bytes(pickle.dumps((code, said.getvalue(), time.perf_counter() - begun)))
+            spent = time.perf_counter() - begun, time.process_time() - worked
+            result.write_bytes(pickle.dumps((code, said.getvalue(), *spent)))
         finally:
             os._exit(0)
     begun = time.perf_counter()
     os.waitpid(child, 0)
     if result.exists():
-        code, said, seconds = pickle.loads(result.read_bytes())
-        return Refusal(case, code, said, seconds)
-    return Refusal(case, -9, "", time.perf_counter() - begun)
+        return Refusal(case, *pickle.loads(result.read_bytes()))
+    return Refusal(case, -9, "", time.perf_counter() - begun, math.inf)
