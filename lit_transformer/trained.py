@@ -37,6 +37,26 @@ class ChatPrompting(Prompting):
         return prompt_ids([{"role": "user", "content": prompt}], self._tokenizer)
 
 
+class GapPrompting(SourcePrompting):
+    """The prompt is a text with something missing; the names of special tokens in it (``<extra_id_0>``) are tokens.
+
+    Args:
+        tokenizer: The network's.
+        end: The token that ends a text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, end: int) -> None:
+        super().__init__(tokenizer, end)
+        self._tokenizer = tokenizer
+
+    def __call__(self, prompt: str) -> list[int]:
+        """See the base class."""
+        from lit_transformer.data.chat import Piece, encoded
+
+        ids: list[int] = encoded([Piece(prompt, False, False)], self._tokenizer)[0].tolist()
+        return [*ids, self.end]
+
+
 def load_model(path: str | Path, device: str = "auto", weights: Weights = "auto") -> Model:
     """See ``lit_transformer.load``."""
     place = device_of(device)
@@ -62,8 +82,10 @@ def load_model(path: str | Path, device: str = "auto", weights: Weights = "auto"
         end = source.eos_id
         if end is None:
             raise UserError(f"{loaded.path}: its tokenizer has no token that ends a text")
-        prompting = SourcePrompting(source, end)
-        if loaded.task != "Denoising":
+        if loaded.task == "Denoising":
+            prompting = GapPrompting(tokenizer, end)
+        else:
+            prompting = SourcePrompting(source, end)
             translator = Translator(network, tokenizer, source, end)
     return Model(network, tokenizer, prompting or Prompting(tokenizer, network.vocabulary), translator, classifier)
 

@@ -90,6 +90,8 @@ def prefix_lm(path, task="Translation"):
     tokenizer = Character(["<eos>"]).build(iter(["abcdwxyz \nAUaeginrstU:"]))
     if task == "SupervisedFineTuning":
         tokenizer = tokenizer.with_chat_template(ROLES_TEMPLATE)
+    if task == "Denoising":
+        tokenizer = tokenizer.with_special_tokens(["<extra_id_0>"])
     vocabulary = tokenizer.vocabulary(64)
     torch.manual_seed(0)
     network = PrefixLM(vocabulary, Dims(**SIZES))
@@ -195,6 +197,15 @@ def test_a_model_of_conversations_answers_by_its_template(place, capsys):
     assert model.generate("", max_new_tokens=1) is not None
     with pytest.raises(UserError, match="does not know: 'é'"):
         model.generate("é")
+
+
+def test_a_model_that_fills_gaps_knows_their_names(tmp_path, capsys):
+    prefix_lm(tmp_path / "gaps" / "last.ckpt", "Denoising")
+    model = lit_transformer.load(tmp_path / "gaps" / "last.ckpt")
+    one = model.tokenizer.encode
+    assert model.prompting("ab<extra_id_0>c") == [*one("ab"), model.tokenizer.size - 1, *one("c"), 0]
+    code, _, err = verb(capsys, "translate", "--checkpoint", tmp_path / "gaps" / "last.ckpt", "--text", "a")
+    assert code == 2 and "not trained to translate" in err
 
 
 def test_translations_are_scored_against_references(place, capsys):
