@@ -123,6 +123,56 @@ class SwitchRouter(Router):
         return scores * self.scale
 
 
+class GroupedSwitchRouter(SwitchRouter):
+    """SwitchRouter whose tokens only go to the groups with the best expert (DeepSeek-V2: arXiv:2405.04434).
+
+    Args:
+        dims: Sizes.
+        n_experts: Number E of experts.
+        top_k: Number k of experts a token.
+        scale: Factor of the weights.
+        groups: Experts stand in this many groups of the same size (one a machine, say).
+        top_groups: Number of groups that a token goes to.
+    """
+
+    def __init__(
+        self, dims: Dims, n_experts: int, top_k: int, scale: float = 1.0, groups: int = 1, top_groups: int = 1
+    ) -> None:
+        super().__init__(dims, n_experts, top_k, scale)
+        check_groups(n_experts, top_k, groups, top_groups)
+        self.groups, self.top_groups = groups, top_groups
+
+    def eligible(self, scores: Tensor) -> Tensor:
+        """Experts of the best groups."""
+        return within_best_groups(scores, self.groups, self.top_groups, judges=1)
+
+
+def check_groups(n_experts: int, top_k: int, groups: int, top_groups: int) -> None:
+    """Refuses groups that experts or choices do not fit into.
+
+    Raises:
+        SizeError: Naming the key and what is valid.
+    """
+    if groups < 1 or n_experts % groups:
+        valid = [n for n in range(1, n_experts + 1) if n_experts % n == 0]
+        raise SizeError("feed_forward.router.groups", f"{groups} does not divide {n_experts} experts; "
+                        f"valid: {', '.join(map(str, valid))}")  # fmt: skip
+    if not 1 <= top_groups <= groups or top_groups * (n_experts // groups) < top_k:
+        least = -(-top_k * groups // n_experts)
+        raise SizeError("feed_forward.router.top_groups", f"{top_groups} of {groups} groups of "
+                        f"{n_experts // groups} for top_k {top_k}; valid: {least} to {groups}")  # fmt: skip
+
+
+def within_best_groups(scores: Float[Tensor, "N E"], groups: int, top_groups: int, judges: int) -> Float[Tensor, "N E"]:
+    """The scores, -inf outside of the groups whose ``judges`` best experts score best together."""
+    if groups == top_groups:
+        return scores
+    grouped = scores.view(-1, groups, scores.shape[-1] // groups)
+    best = grouped.topk(min(judges, grouped.shape[-1]), dim=-1).values.sum(-1).topk(top_groups, dim=-1).indices
+    outside = torch.ones_like(grouped[..., 0], dtype=torch.bool).scatter_(-1, best, False)
+    return grouped.masked_fill(outside.unsqueeze(-1), -torch.inf).flatten(-2)
+
+
 class SigmoidRouter(Router):
     """Each expert is scored by itself; weights are the chosen scores' shares (DeepSeek-V3, 2024, arXiv:2412.19437).
 
@@ -139,14 +189,7 @@ class SigmoidRouter(Router):
         self, dims: Dims, n_experts: int, top_k: int, scale: float = 1.0, groups: int = 1, top_groups: int = 1
     ) -> None:
         super().__init__(dims, n_experts, top_k)
-        if groups < 1 or n_experts % groups:
-            valid = [n for n in range(1, n_experts + 1) if n_experts % n == 0]
-            raise SizeError("feed_forward.router.groups", f"{groups} does not divide {n_experts} experts; "
-                            f"valid: {', '.join(map(str, valid))}")  # fmt: skip
-        if not 1 <= top_groups <= groups or top_groups * (n_experts // groups) < top_k:
-            least = -(-top_k * groups // n_experts)
-            raise SizeError("feed_forward.router.top_groups", f"{top_groups} of {groups} groups of "
-                            f"{n_experts // groups} for top_k {top_k}; valid: {least} to {groups}")  # fmt: skip
+        check_groups(n_experts, top_k, groups, top_groups)
         self.scale, self.groups, self.top_groups = scale, groups, top_groups
 
     def scores(self, logits: Tensor) -> Tensor:
@@ -155,12 +198,7 @@ class SigmoidRouter(Router):
 
     def eligible(self, scores: Tensor) -> Tensor:
         """Experts of the best groups."""
-        if self.groups == self.top_groups:
-            return scores
-        grouped = scores.view(-1, self.groups, scores.shape[-1] // self.groups)
-        best = grouped.topk(min(2, grouped.shape[-1]), dim=-1).values.sum(-1).topk(self.top_groups, dim=-1).indices
-        outside = torch.ones_like(grouped[..., 0], dtype=torch.bool).scatter_(-1, best, False)
-        return grouped.masked_fill(outside.unsqueeze(-1), -torch.inf).flatten(-2)
+        return within_best_groups(scores, self.groups, self.top_groups, judges=2)
 
     def weigh(self, scores: Tensor) -> Tensor:
         """They add up to the scale."""

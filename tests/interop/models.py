@@ -47,6 +47,8 @@ DECODERS = {
     "mixtral": lambda: hf.MixtralForCausalLM(hf.MixtralConfig(**LLAMA, num_local_experts=4)),
     "deepseek_v2": lambda: hf.DeepseekV2ForCausalLM(hf.DeepseekV2Config(
         **DEEPSEEK, q_lora_rank=6, routed_scaling_factor=1.5)),
+    "deepseek_v2-groups": lambda: hf.DeepseekV2ForCausalLM(hf.DeepseekV2Config(
+        **DEEPSEEK, q_lora_rank=6, topk_method="group_limited_greedy", n_group=3, topk_group=2)),
     "deepseek_v2-lite": lambda: hf.DeepseekV2ForCausalLM(hf.DeepseekV2Config(**DEEPSEEK, q_lora_rank=None, **YARN)),
     "deepseek_v3": lambda: hf.DeepseekV3ForCausalLM(hf.DeepseekV3Config(
         **DEEPSEEK, q_lora_rank=6, n_group=2, topk_group=1, **YARN)),

@@ -77,10 +77,14 @@ class DeepseekV2(Llama):
 
     def router(self, config: Config) -> Section:
         """The router."""
-        config.refuse("topk_method", "greedy")
+        config.refuse("topk_method", "greedy", "group_limited_greedy")
         config.refuse("norm_topk_prob", False)
         config.refuse("scoring_func", "softmax")
-        return part("SwitchRouter", scale=config.number("routed_scaling_factor", default=1.0))
+        scale = config.number("routed_scaling_factor", default=1.0)
+        if config.text("topk_method", default="greedy") == "greedy":
+            return part("SwitchRouter", scale=scale)
+        groups = {"groups": config.size("n_group"), "top_groups": config.size("topk_group")}
+        return part("GroupedSwitchRouter", scale=scale, **groups)
 
     def balance(self, config: Config) -> list[Section]:
         """What keeps the experts busy."""
@@ -114,7 +118,13 @@ class DeepseekV2(Llama):
 
     def routing_config(self, mixture: Section) -> dict[str, Any]:
         """How tokens find experts."""
-        return {"topk_method": "greedy", "n_group": None, "topk_group": None, "norm_topk_prob": False}
+        grouped = at(mixture, "router.class_path") == "GroupedSwitchRouter"
+        return {
+            "topk_method": "group_limited_greedy" if grouped else "greedy",
+            "n_group": at(mixture, "router.groups"),
+            "topk_group": at(mixture, "router.top_groups"),
+            "norm_topk_prob": False,
+        }
 
     def query_steps(self, config: Config) -> tuple[Transform, ...]:
         """See the base class."""
