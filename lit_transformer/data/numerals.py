@@ -121,7 +121,7 @@ class Numerals(RowCorpus):
         seed: Decides which numbers are drawn.
     """
 
-    def __init__(self, rows: int = 20_000, unseen: tuple[int, int] = (400_000, 500_000), seed: int = 0) -> None:
+    def __init__(self, rows: int = 20_000, unseen: tuple[int, int] = (420_000, 430_000), seed: int = 0) -> None:
         first, end = unseen
         if not 0 <= first < end <= END:
             raise UserError(f"data.corpus.unseen: is {first} to {end}, must lie between 0 and {END}")
