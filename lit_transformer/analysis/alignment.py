@@ -1,7 +1,6 @@
 """Which source tokens a decoder looks at, as numbers and as a picture."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,24 +9,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from lit_transformer.analysis.confusion import INK, PAPER
-from lit_transformer.blocks.context import Context
+from lit_transformer.analysis.record import record_attention
 from lit_transformer.blocks.cross_attention import CrossAttention
-from lit_transformer.blocks.kernels import EagerKernel, Kernel
+from lit_transformer.generation.runner import evaluating
 from lit_transformer.networks.base import Network
-
-
-class _Recorder(Kernel):
-    """The eager kernel, keeping the weights that it computes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kernel = EagerKernel()
-        self.seen: list[Tensor] = []
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, visible: Any, *rest: Any, **named: Any) -> Tensor:
-        """See the base class; nothing but the mask acts on attention to a source."""
-        self.seen.append(self.kernel.weights(q, k, visible).detach())
-        return self.kernel(q, k, v, visible, *rest, **named)  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
@@ -38,27 +23,11 @@ def cross_attention(network: Network, inputs: dict[str, Any]) -> Float[Tensor, "
         network: The network; it is run once, without dropout.
         inputs: What it is called with.
     """
-    modules = [module for module in network.modules() if isinstance(module, CrossAttention)]
-    if not modules:
+    if not any(isinstance(module, CrossAttention) for module in network.modules()):
         return None
-    recorder = _Recorder()
-
-    def record(module: torch.nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        x, context, *rest = arguments
-        assert isinstance(context, Context)
-        return (x, replace(context, kernel=recorder), *rest)
-
-    hooks = [module.register_forward_pre_hook(record) for module in modules]
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
+    with evaluating(network), record_attention(network) as record:
         network(**inputs)
-    finally:
-        for module in training:
-            module.training = True
-        for hook in hooks:
-            hook.remove()
-    return torch.stack(recorder.seen)
+    return torch.stack([layer.weights() for layer in record.of(cross=True)])
 
 
 def alignment_picture(

@@ -23,11 +23,12 @@ from lit_transformer.analysis.compact import (
 )
 from lit_transformer.analysis.details import biases, log_sums, vectors
 from lit_transformer.analysis.gradients import gradient_weighted
-from lit_transformer.analysis.head_metrics import STANDARD, HeadTable, Separators, head_metrics
+from lit_transformer.analysis.head_metrics import HeadTable
 from lit_transformer.analysis.importance import value_sizes
 from lit_transformer.analysis.lens import likeliest
+from lit_transformer.analysis.measured import measured
 from lit_transformer.analysis.reading import Reading
-from lit_transformer.analysis.record import AttentionLayer, AttentionRecord
+from lit_transformer.analysis.record import AttentionLayer
 from lit_transformer.analysis.rollout import rollout, with_residual
 from lit_transformer.analysis.similarity import clustered, head_distances
 from lit_transformer.errors import UserError
@@ -36,8 +37,10 @@ Progress = Callable[[str], None]
 
 COARSE = 128
 """Every head is kept at the first level that is at most this wide and high."""
-LINKS = 256
-"""Texts longer than this also keep the strongest links of each query."""
+LINKS, PATHS = 256, 32
+"""Texts longer than this also keep the strongest links of each query; and how many of a layer's mean."""
+BEST = 4
+"""Heads that everything is kept of before others are filled up."""
 ROLLOUT, GRADIENT, LENS = 1024, 512, 200_000_000
 """Longest texts that are rolled out and differentiated, and most logits that a layer's lens holds."""
 
@@ -158,13 +161,7 @@ class Chapter:
     @cached_property
     def table(self) -> HeadTable:
         """Metrics of the heads."""
-        reading = self.reading
-        texts = (reading.tokens, reading.source)
-        signs = {int(token) for text in texts if text is not None for token in text.unique()
-                 if not any(c.isalnum() for c in reading.name_of(int(token)))}  # fmt: skip
-        metrics = [*STANDARD, Separators(signs)] if signs else list(STANDARD)
-        source = None if reading.source is None else reading.source.unsqueeze(0)
-        return head_metrics(AttentionRecord(self.layers), reading.tokens.unsqueeze(0), source, metrics)
+        return measured(self.reading, self.layers)
 
     def _distances(self) -> Tensor:
         return head_distances(self.layers, 16, max(8, int(6e7 / (len(self.heads) ** 2 * self.shape[1]))))
@@ -270,11 +267,37 @@ class Chapter:
         def add() -> None:
             heard(f"{self.name}: rollout")
             for place, matrix in enumerate(rollout(self.layers)[:, 0]):
-                self._try_map(f"rollout.{place}", quantised(matrix))
+                self._path(f"rollout.{place}", matrix)
             for place, layer in enumerate(self.layers):
-                self._try_map(f"mean.{place}", quantised(with_residual(layer, 0.0)[0]))
+                self._path(f"mean.{place}", with_residual(layer, 0.0)[0])
 
         yield add
+
+    def _path(self, key: str, matrix: Tensor) -> None:
+        """One matrix of a path: whole in short texts; an overview and the strongest links in long ones."""
+        levels = pyramid(quantised(matrix))
+        if max(self.shape) <= LINKS:
+            self._try_map(key, levels[0])
+            return
+        first = depth(self.shape, COARSE)
+        self._add_map(key, first, [(each, tiled(each)) for each in levels[first:]])
+        if key.startswith("mean"):
+            keys, values = strongest(matrix.unsqueeze(0), PATHS)
+            blob = packed(keys[0].astype("<u2").T, values[0].T)
+            if self.store.fits(len(blob)):
+                self.described["links"][key] = {"blob": self.store.put(blob), "count": keys.shape[-1]}
+
+    def best(self, heard: Progress) -> Iterator[Step]:
+        """Everything of a few heads: those that look at the fewest tokens."""
+        if max(self.shape) > 2048:
+            return
+        for place, head in self.ranked[:BEST]:
+            yield lambda place=place, head=head: self._detail(place, head)  # type: ignore[misc]
+            if depth(self.shape):
+                yield lambda place=place, head=head: self._whole(place, head)  # type: ignore[misc]
+
+    def _whole(self, place: int, head: int) -> None:
+        self._try_map(f"{place}.{head}", self._cells(place, head))
 
     def details(self, heard: Progress) -> Iterator[Step]:
         """Queries, keys and values."""
@@ -291,6 +314,10 @@ class Chapter:
         arrays = {"q": found.q[head], "k": found.k[group], "v": found.v[group]}
         if found.plain_q is not None and found.plain_k is not None:
             arrays |= {"plainQ": found.plain_q[head], "plainK": found.plain_k[group]}
+        most = 0 if whatever else sum(each.numel() for name, each in arrays.items() if name in ("q", "plainQ")) * 3 // 4
+        if not self.store.fits(most) and not whatever:  # bytes of vectors hardly deflate: spared before they are made
+            self.missing["query/key/value"] += 1
+            return
         blobs = {name: packed(*signed_bytes(each)) for name, each in arrays.items()}
         # Heads of a group share their keys and values.
         others = [self.described["details"].get(f"{place}.{each}") for each in range(layer.heads)]

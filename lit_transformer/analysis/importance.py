@@ -82,7 +82,7 @@ def by_gradient(network: Network, loss: Loss) -> dict[tuple[str, int], float]:
     try:
         with torch.enable_grad():
             value = loss()
-            gradients = torch.autograd.grad(value, list(inputs.values()))
+            gradients = torch.autograd.grad(value, list(inputs.values()), allow_unused=True, materialize_grads=True)
     finally:
         for handle in handles:
             handle.remove()

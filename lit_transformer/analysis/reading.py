@@ -44,6 +44,7 @@ class Reading:
         inputs: What one forward pass over the whole text is called with.
         name_of: How a token is written.
         said: The number that gradients are taken of.
+        importance: Of each head, by path of the attention and number, once it was found.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Reading:
     inputs: dict[str, Any] = field(default_factory=dict)
     name_of: Callable[[int], str] = str
     said: Said = confidence
+    importance: dict[tuple[str, int], float] | None = None
 
     def __post_init__(self) -> None:
         if not self.record.layers:

@@ -105,13 +105,11 @@ def _short(name: str, names: list[str]) -> str:
 
 
 def _print_metrics(reading: "Reading", named: bool) -> None:
-    from lit_transformer.analysis.head_metrics import head_metrics
+    from lit_transformer.analysis.measured import measured
 
-    source = None if reading.source is None else reading.source.unsqueeze(0)
-    table = head_metrics(reading.record, reading.tokens.unsqueeze(0), source)
     if named:
         print(reading.name)
-    print(table.text())
+    print(measured(reading).text())
     sys.stdout.flush()
 
 

@@ -46,6 +46,9 @@ def drawn(architecture=DecoderOnly, longest: int = 80, seed: int = 0, **parts: o
     generator = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
+    for each in network.modules():
+        if isinstance(each, Attention):
+            each.query.weight.data *= 3
     prompting = SourcePrompting(tokenizer, tokenizer.eos_id) if architecture in (EncoderDecoder, PrefixLM) else None
     return Model(network.eval(), tokenizer, prompting)
 
@@ -125,7 +128,7 @@ def test_gradients_are_what_small_changes_do() -> None:
 
         handle = model.network.stack.layers[1].attention.output.register_forward_pre_hook(hook)
         try:
-            return float(confidence(model.network(**reading.inputs)))
+            return float(confidence(model.network(**reading.inputs)).detach())
         finally:
             handle.remove()
 
@@ -218,15 +221,13 @@ def translation(tmp_path_factory) -> tuple[Path, Reading]:
 
 
 def quiet(browser: Browser) -> bool:
-    assert browser.complaints == []
-    assert {url.split(":")[0] for url in browser.requests} <= {"file", "blob"}
-    return len([url for url in browser.requests if url.startswith("file:")]) == 1
+    """Neither a complaint on the console nor anything asked of a network."""
+    return browser.complaints == [] and {url.split(":")[0] for url in browser.requests} <= {"file", "blob"}
 
 
 def test_a_click_on_a_head_shows_its_links(browser: Browser, translation) -> None:
     path, _ = translation
-    browser.requests.clear()
-    assert browser.open(path) < 5  # 2 on an idle machine
+    assert browser.open(path) < 10  # under 2 on an idle machine
     browser.wait("document.querySelectorAll('.thumb canvas').length === 8")
     assert "script" not in browser.run(
         "[...document.querySelectorAll('.token bdi')].map(e => e.innerHTML.includes('<') ? 'script' : '').join('')"
@@ -234,13 +235,15 @@ def test_a_click_on_a_head_shows_its_links(browser: Browser, translation) -> Non
     assert "&lt;" in browser.run("[...document.querySelectorAll('.token.k')].map(e => e.innerHTML).join('')")
     browser.click('[data-head="1.2"]')
     browser.wait("document.querySelector('.chip').textContent === '1.2'")
-    inked = "(() => { const c = document.querySelector('.links canvas'); const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n; })()"
-    browser.wait(f"{inked} > 500")
-    drawn_all = browser.run(inked)
+    lines = "[...window.explorer.scenes.values()][0]().items.filter(item => item.line).length"
+    picture = "document.querySelector('.links canvas').toDataURL().length"
+    browser.wait(f"{lines} > 100")
+    many, inked = browser.run(lines), browser.run(picture)
     browser.click('.token.q[data-i="2"]')
     browser.mouse("mouseMoved", 640, 5)
     browser.wait("document.querySelector('.token.q.pinned') !== null")
-    browser.wait(f"{inked} < {drawn_all} / 2 && {inked} > 20")
+    browser.wait(f"{lines} < {many} / 2 && {lines} > 0")
+    assert 100 < browser.run(picture) < inked
     browser.click('[data-head="0.1"]', shift=True)
     browser.wait("document.querySelectorAll('.chip').length === 2")
     assert quiet(browser)
@@ -268,7 +271,7 @@ def test_pictures_are_valid(browser: Browser, translation) -> None:
     layer, number = map(int, head.split("."))
     weight = reading.record.of("decoder", cross=True)[layer].weights()[0, number, 1, 0]
     assert float(re.search(r"weight ([0-9.]+)", said)[1]) == pytest.approx(float(weight), abs=0.0042)
-    assert quiet(browser) or True
+    assert quiet(browser)
 
 
 def test_why_adds_up(browser: Browser, tmp_path) -> None:
@@ -277,18 +280,16 @@ def test_why_adds_up(browser: Browser, tmp_path) -> None:
     explore([reading]).save(tmp_path / "page.html")
     browser.open(tmp_path / "page.html")
     browser.click("#tab-why")
-    browser.wait("document.querySelectorAll('.steps tr').length === 6")
+    browser.wait("document.querySelectorAll('.steps tr').length === 7")
     rows = browser.run(
         "[...document.querySelectorAll('.steps tr')].map(e => [e.cells[0].textContent, +e.cells[1].textContent])"
     )
-    assert [name.split(" ")[0] for name, _ in rows] == ["q·k", "×", "bent", "bias", "score", "−"][: len(rows)] or len(
-        rows
-    ) == 7
+    assert [name.split(" ")[0] for name, _ in rows] == ["q·k", "×", "bent", "bias", "score", "−", "weight"]
     head = browser.run("document.querySelector('.chip').textContent")
     layer, number = map(int, head.split("."))
     weight = float(reading.record.layers[layer].weights()[0, number, -1, 0])
     assert rows[-1][1] == pytest.approx(weight, rel=0.05, abs=0.002)
-    assert quiet(browser) or True
+    assert quiet(browser)
 
 
 def test_flow_in_the_page_is_that_of_the_package(browser: Browser, tmp_path) -> None:
@@ -298,11 +299,11 @@ def test_flow_in_the_page_is_that_of_the_package(browser: Browser, tmp_path) -> 
     browser.click("#tab-paths")
     found = browser.run(
         "(async () => { const c = window.explorer.models[0].chapters[0]; const n = c.rows;"
-        " const m = (await Promise.all(c.layers.map((_, l) => c.whole('mean.' + l)))).map(cells => mixed(cells, n, 0.5));"
+        " const m = (await Promise.all(c.layers.map((_, l) => c.linksOf('mean.' + l)))).map(cells => mixed(cells, n, 0.5));"
         " const flow = maximumFlows(m, n, n - 2); return [...Array(n).keys()].map(flow); })()"
     )
     torch.testing.assert_close(torch.tensor(found), flow(reading.record.layers, -2), atol=0.01, rtol=0)
-    assert quiet(browser) or True
+    assert quiet(browser)
 
 
 def test_two_models_long_text_keys_and_themes(browser: Browser, tmp_path) -> None:
@@ -326,4 +327,4 @@ def test_two_models_long_text_keys_and_themes(browser: Browser, tmp_path) -> Non
     before = browser.run("document.querySelector('.chip').textContent")
     browser.key("ArrowRight")
     browser.wait(f"document.querySelector('.chip').textContent !== '{before}'")
-    assert quiet(browser) or True
+    assert quiet(browser)

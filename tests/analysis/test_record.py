@@ -28,10 +28,12 @@ from lit_transformer.blocks import (
 )
 from lit_transformer.dims import Dims
 from lit_transformer.errors import UserError
+from lit_transformer.generation import generate, sampler_of
 from lit_transformer.networks import DecoderOnly, EncoderDecoder, EncoderOnly, Network, PrefixLM
 from lit_transformer.vocabulary import Vocabulary
 
 DIMS = Dims(d_model=24, n_layers=2, n_heads=3, n_kv_heads=1, head_dim=8, d_ff=32)
+GREEDY = sampler_of(temperature=0)
 WORDS = Vocabulary(23, pad_id=0, bos_id=1, eos_id=2, max_len=40)
 
 
@@ -130,6 +132,17 @@ def test_cached_decoding_is_one_record(position) -> None:
     for one, other in zip(steps.layers, whole.layers, strict=True):
         assert len(one.calls) == 4
         torch.testing.assert_close(one.weights(rows=slice(4, 9)), other.weights(rows=slice(4, 9)), rtol=1e-5, atol=1e-5)
+
+
+def test_generating_is_recorded_whatever_form_decodes() -> None:
+    network = drawn(DecoderOnly(WORDS, DIMS))
+    with record_attention(network) as record:
+        (completion,) = generate(network, [[3, 4, 5]], sampler=GREEDY, max_new_tokens=30, stop_ids=())
+    tokens = torch.tensor([[3, 4, 5, *completion.tokens[:-1]]])
+    with record_attention(network) as whole:
+        network(tokens)
+    for one, other in zip(record.layers, whole.layers, strict=True):
+        torch.testing.assert_close(one.weights(), other.weights(), rtol=1e-4, atol=1e-5)
 
 
 def test_places_and_names() -> None:

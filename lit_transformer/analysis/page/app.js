@@ -7,7 +7,7 @@ const WEIGHTINGS = { attention: "attention", values: "× length of value", gradi
 function App() {
   const [S, setAll] = useState(() => ({
     theme: matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light", side: MODELS.length > 1 ? "both" : 0, part: startingPart(), tab: "links",
-    heads: [startingHead()], metric: "induction", least: 0, sort: "layers", contrast: 0.8, threshold: 0.03, weighting: "attention",
+    heads: [startingHead()], metric: "induction", least: 0, sort: "layers", contrast: Math.max(...MODELS[0].chapters.map(each => each.columns)) > 256 ? 0.55 : 0.8, threshold: null, weighting: "attention",
     hover: null, pin: null, pair: null, step: null, what: "head", depth: 99, help: false, views: {},
   }));
   const set = useCallback(patch => setAll(old => ({ ...old, ...patch })), []);
@@ -60,7 +60,7 @@ function App() {
       <section class="work"><nav role="tablist">${Object.entries(VIEWS_BY_TAB).map(([id, [label]], n) => html`<button role="tab" id=${"tab-" + id} aria-selected=${S.tab === id} title=${n + 1} onClick=${() => set({ tab: id })}>${label}</button>`)}
         <span class="spacer"></span>
         ${(values || gradients) && S.tab !== "why" && S.tab !== "paths" && html`<label>weights <select id="weighting" value=${S.weighting} onChange=${e => set({ weighting: e.target.value })}>${Object.entries(WEIGHTINGS).filter(([id]) => id === "attention" || (id === "values" ? values : gradients)).map(([id, label]) => html`<option value=${id}>${label}</option>`)}</select></label>`}
-        ${S.tab === "links" && html`<label>from <input type="range" min="0" max="0.5" step="0.01" value=${S.threshold} onInput=${e => set({ threshold: +e.target.value })} aria-label="least weight of a link" /> <output>${number(S.threshold, 2)}</output></label>`}
+        ${S.tab === "links" && html`<label>from <input type="range" min="0" max="0.8" step="0.01" value=${Math.sqrt(leastOf(S, chapter))} onInput=${e => set({ threshold: e.target.value ** 2 })} aria-label="least weight of a link" /> <output>${number(leastOf(S, chapter), leastOf(S, chapter) < 0.01 ? 4 : 2)}</output></label>`}
         ${S.tab === "matrix" && html`<label>contrast <input type="range" min="0.3" max="2" step="0.05" value=${2.3 - S.contrast} onInput=${e => set({ contrast: +(2.3 - e.target.value).toFixed(2) })} aria-label="contrast" /></label>`}</nav>
         <div class=${"panels" + (models.length > 1 ? " two" : "")}>${models.map(each => { const c = each.chapters[Math.min(part, each.chapters.length - 1)];
           const fitting = { ...T, heads: S.heads.filter(i => i < c.heads.length) };

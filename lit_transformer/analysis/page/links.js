@@ -2,6 +2,8 @@
 const ROW = 22;
 const factorsOf = sizes => { const most = Math.max(...sizes) || 1; return Float32Array.from(sizes, size => Math.sqrt(size / most)); };
 
+// The least weight that is drawn: less in long texts, where weights are smaller.
+const leastOf = (S, chapter) => S.threshold ?? Math.min(0.03, 0.8 / chapter.columns);
 function mapKey(S, head) { return S.weighting === "gradient" ? "gradient." + head.key : head.key; }
 
 function Links({ model, chapter, S, set, id }) {
@@ -17,7 +19,7 @@ function Links({ model, chapter, S, set, id }) {
   // The lines of what is to be seen: every query of a short text, those on the screen of a long one.
   const lines = useMemo(() => {
     if (!sources) return [];
-    const found = [], least = Math.round(255 * Math.sqrt(S.threshold)), long = rows > 512;
+    const found = [], least = Math.round(255 * Math.sqrt(leastOf(S, chapter))), long = rows > 512;
     sources.forEach((source, n) => {
       if (!source) return;
       const factors = sizes ? factorsOf(sizes[chosen[n].i]) : null;

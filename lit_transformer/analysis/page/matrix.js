@@ -68,12 +68,12 @@ function Matrix({ model, chapter, S, set, id, link }) {
     }
     // Names at the edges, as many as there is room for.
     c.font = "11px system-ui, sans-serif"; c.textBaseline = "middle";
-    const step = Math.max(1, Math.ceil(10 / scale)), cut = word => { const text = shown(word); return text.length > 12 ? text.slice(0, 11) + "…" : text; };
+    const step = Math.max(1, Math.ceil(10 / scale)), beside = step > 1 ? Math.ceil(17 / scale) : 1, cut = word => { const text = shown(word); return text.length > 12 ? text.slice(0, 11) + "…" : text; };
     const name = (i, word, hot) => { c.fillStyle = hot ? headColour(S.theme, 1) : INK[S.theme]; return step > 1 ? `${i} ${cut(word)}` : cut(word); };
     c.textAlign = "right";
     for (let i = Math.ceil(y0 / step) * step; i < Math.min(chapter.rows, y0 + high / scale); i += step) c.fillText(name(i, chapter.rowWords[i], over && over.i === i), LEFT - 6, ABOVE + (i + 0.5 - y0) * scale);
     c.textAlign = "left";
-    for (let j = Math.ceil(x0 / step) * step; j < Math.min(chapter.columns, x0 + across / scale); j += step) { c.save(); c.translate(LEFT + (j + 0.5 - x0) * scale, ABOVE - 6); c.rotate(-Math.PI / 3); c.fillText(name(j, chapter.columnWords[j], over && over.j === j), 0, 0); c.restore(); }
+    for (let j = Math.ceil(x0 / beside) * beside; j < Math.min(chapter.columns, x0 + across / scale); j += beside) { c.save(); c.translate(LEFT + (j + 0.5 - x0) * scale, ABOVE - 6); c.rotate(-Math.PI / 3); c.fillText(name(j, chapter.columnWords[j], over && over.j === j), 0, 0); c.restore(); }
   });
   const cellAt = event => {
     const box = canvas.current.getBoundingClientRect(), i = Math.floor(y0 + (event.clientY - box.top - ABOVE) / scale), j = Math.floor(x0 + (event.clientX - box.left - LEFT) / scale);

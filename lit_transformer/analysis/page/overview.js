@@ -4,7 +4,7 @@ const METRICS = {
   distance: "how far away it looks, in tokens", previous: "weight on the token before", next: "weight on the token after",
   self: "weight on the token itself", first: "weight on the first token (attention sink)",
   duplicate: "weight on earlier places of the same token", induction: "weight on what followed the same token earlier",
-  separators: "weight on separators and punctuation",
+  separators: "weight on separators and punctuation", importance: "how much the answer changes with the head's strength (gradient)",
 };
 function ordered(chapter, S) {
   const names = chapter.metrics.names, column = names.indexOf(S.metric);

@@ -1,11 +1,11 @@
 // From layer to layer: how a token's state is made of the tokens below it (rollout), and how much can flow (flow).
 const FLOW_LIMIT = 128;
 // Rows that sum to 1: the mean of the heads, mixed with the stream that goes past them.
-function mixed(cells, size, share) {
+function mixed(links, size, share) {
   const out = new Float32Array(size * size);
   for (let i = 0; i < size; i++) {
     let sum = 0;
-    for (let j = 0; j < size; j++) { const w = weightOf(cells[i * size + j]); out[i * size + j] = w; sum += w; }
+    links.each(i, (j, byte) => { const w = weightOf(byte); out[i * size + j] = w; sum += w; });
     for (let j = 0; j < size; j++) out[i * size + j] = sum ? (1 - share) * out[i * size + j] / sum : 0;
     out[i * size + i] += sum ? share : 1;
   }
@@ -55,7 +55,7 @@ function maximumFlows(matrices, size, token) {
 function Paths({ model, chapter, S, set, id }) {
   const scroller = useRef(), canvas = useRef(), { width, height } = useSize(scroller), [top, setTop] = useState(0);
   const [flows, setFlows] = useState(null), [share, setShare] = useState(0.5), [kind, setKind] = useState("rollout");
-  const cells = useLoaded(() => (chapter.own ? Promise.all(chapter.layers.map((_, l) => chapter.whole("mean." + l))) : Promise.resolve(null)), [chapter.id]);
+  const cells = useLoaded(() => (chapter.own ? Promise.all(chapter.layers.map((_, l) => chapter.linksOf("mean." + l))) : Promise.resolve(null)), [chapter.id]);
   const size = chapter.rows, row = size <= 48 ? 22 : size <= 160 ? 14 : 8, token = Math.min(S.pin && S.pin.side === "q" ? S.pin.i : S.pair ? S.pair.q : size - 1, size - 1);
   const matrices = useMemo(() => (cells && cells.every(Boolean) && cells.length ? cells.map(each => mixed(each, size, share)) : null), [cells, share]);
   const states = useMemo(() => (matrices ? traced(matrices, size, token) : null), [matrices, token]);
@@ -116,6 +116,7 @@ function Paths({ model, chapter, S, set, id }) {
       <label>by <select value=${kind} onChange=${e => setKind(e.target.value)}><option value="rollout">rollout</option><option value="flow" disabled=${size > FLOW_LIMIT}>maximum flow${size > FLOW_LIMIT ? " (short texts only)" : ""}</option></select></label>
       <label title="part of the stream that goes past each attention">past attention <input type="range" min="0" max="0.95" step="0.05" value=${share} onInput=${e => setShare(+e.target.value)} /> ${number(share, 2)}</label>
       ${kind === "flow" && !flows && html`<span class="faint">counting ...</span>`}</div>
+    ${cells && cells.length > 0 && !cells[0].all && html`<p class="note">Long text: the ${cells[0].count} strongest links of each token are followed.</p>`}
     <div class="layernames" style=${{ height: "18px" }}>${width > 0 && [...Array(depth + 1).keys()].filter(l => depth <= 12 || l % Math.ceil(depth / 12) === 0 || l === depth).map(l => html`<span style=${{ left: x(l) + "px" }}>${l ? "layer " + chapter.layers[l - 1].layer : "input"}</span>`)}</div>
     <div class="scroller" ref=${scroller} onScroll=${e => setTop(e.currentTarget.scrollTop)}><canvas ref=${canvas} class="under"></canvas>
       <div class="long" style=${{ height: size * row + 16 + "px" }}>
