@@ -23,6 +23,9 @@ class Remembering:
     endless = False
     """Whether it forgets by itself, so that a text can be longer than the context."""
 
+    window: int | None = None
+    """Most tokens of a prompt; None: as many as the context."""
+
     def new(self, network: Network, rows: int, capacity: int, dtype: torch.dtype, device: torch.device) -> Cache:
         """An empty cache for ``rows`` of up to ``capacity`` tokens."""
         return network.new_cache(rows, capacity, dtype, device)
@@ -120,7 +123,8 @@ class Streaming(Remembering):
     def __init__(self, window: int, sinks: int = 4, stride: int = 16) -> None:
         if sinks < 0 or stride < 1 or window <= sinks + stride:
             raise UserError(f"streaming: window {window} must be more than sinks {sinks} and stride {stride} together")
-        self.window, self.sinks, self.stride = window, sinks, stride
+        self.window: int = window
+        self.sinks, self.stride = sinks, stride
 
     def new(self, network: Network, rows: int, capacity: int, dtype: torch.dtype, device: torch.device) -> Cache:
         """See the base class.

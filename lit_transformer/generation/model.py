@@ -108,11 +108,24 @@ class Model:
         Args:
             prompts: Texts.
             options: ``beam_search``'s: beams, samples, max_new_tokens, stop_ids, length_penalty, patience, processors,
-                context.
+                context, selection, rescoring.
         """
         self.check_writes()
         rows = [self.prompting(prompt) for prompt in prompts]
         return self._with_text(prompts, rows, beam_search(self.network, rows, **options))
+
+    def contrast(self, prompts: Sequence[str], **options: Any) -> list[Completion]:
+        """Completions of probable tokens that are unlike what was said, by contrastive search.
+
+        Args:
+            prompts: Texts.
+            options: ``contrastive_search``'s: candidates, alpha, max_new_tokens, stop_ids, context.
+        """
+        from lit_transformer.generation.contrastive import contrastive_search
+
+        self.check_writes()
+        rows = [self.prompting(prompt) for prompt in prompts]
+        return self._with_text(prompts, rows, contrastive_search(self.network, rows, **options))
 
     def speculate(
         self, prompts: Sequence[str], draft: "Model | Draft", **options: Any

@@ -11,7 +11,7 @@ from torch import Tensor
 from lit_transformer.blocks.cache import Cache, LayerCache
 from lit_transformer.errors import UserError
 from lit_transformer.generation.caches import Remembering
-from lit_transformer.networks.base import Network
+from lit_transformer.networks.base import Network, Output
 
 PADDING = -1
 """The document of a place that holds no token."""
@@ -52,6 +52,7 @@ class Runner:
         weight = next(network.parameters())
         self.device, self.dtype = weight.device, weight.dtype
         self.cache: Cache | None = None
+        self.hidden: Tensor | None = None
         self._positions: Tensor | None = None
 
     @property
@@ -65,8 +66,8 @@ class Runner:
         kind = self.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype
         cache = self.remembering.new(self.network, len(rows), capacity, dtype, self.device)
-        longest, room = max(map(len, rows)), cache.positions.shape[1]
-        if not self.network.reads_apart and longest > room:
+        longest, room = max(map(len, rows)), self.remembering.window
+        if room is not None and longest > room:
             raise UserError(f"a prompt has {longest} tokens and the cache holds {room}: shorten it")
         prefix = self.remembering.known(self.network, rows)
         if prefix is not None:
@@ -81,7 +82,7 @@ class Runner:
         assert after is not None
         self._positions = None if after.documents is None else after.positions[:, after.length - 1 : after.length] + 1
         self.remembering.learn(self.network, rows, after)
-        return self._scores(output.head, output.hidden)
+        return self._scores(output)
 
     def _continue(self, prefix: Cache, rows: Sequence[Sequence[int]], cache: Cache) -> Float[Tensor, "R V"]:
         """Prompts whose beginning is known: it is copied to the start of each row, and only the rest is read."""
@@ -99,7 +100,7 @@ class Runner:
         self._positions = None if even else after.positions[:, after.length - 1 : after.length] + 1
         if even:
             self.remembering.learn(self.network, rows, after)
-        return self._scores(output.head, output.hidden)
+        return self._scores(output)
 
     def step(self, tokens: Int[Tensor, " R"]) -> Float[Tensor, "R V"]:
         """One more token for each row; returns the scores of the ones after them."""
@@ -112,7 +113,7 @@ class Runner:
         self.cache = output.cache
         if self._positions is not None:
             self._positions += 1
-        return self._scores(output.head, output.hidden)
+        return self._scores(output)
 
     def extend(self, rows: Sequence[Sequence[int]]) -> Float[Tensor, "R T V"]:
         """Several more tokens for each row, all equally many; returns the scores of what follows each of them."""
@@ -160,7 +161,7 @@ class Runner:
         if self._positions is not None:
             self._positions = self._positions[index]
 
-    @staticmethod
-    def _scores(head: torch.nn.Module, hidden: Tensor) -> Tensor:
-        logits: Tensor = head(hidden[:, -1:])
+    def _scores(self, output: Output) -> Tensor:
+        self.hidden = output.hidden
+        logits: Tensor = output.head(output.hidden[:, -1:])
         return logits[:, 0].float()
