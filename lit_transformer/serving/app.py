@@ -179,8 +179,8 @@ def wanted(body: CompletionRequest, size: int) -> Want:
         processors.append(generation.PresencePenalty(body.presence_penalty))
     if body.logit_bias:
         for token in body.logit_bias:
-            if not (token.isascii() and token.isdigit() and len(token) < 20 and int(token) < size):
-                raise UserError(f"logit_bias: {token[:50]!r} is no token id; the vocabulary ends at {size - 1}")
+            if int(token) >= size:
+                raise UserError(f"logit_bias: {token!r} is no token id; the vocabulary ends at {size - 1}")
         processors.append(generation.LogitBias({int(token): bias for token, bias in body.logit_bias.items()}))
     temperature = 1.0 if body.temperature is None else body.temperature
     top_p = None if body.top_p == 1 else body.top_p

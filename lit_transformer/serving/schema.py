@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 Token = Annotated[int, Field(ge=0, le=2**31)]
+TokenName = Annotated[str, Field(pattern="^[0-9]{1,9}$")]
 
 
 class Strict(BaseModel):
@@ -44,7 +45,7 @@ class CompletionRequest(Strict):
     repetition_penalty: float | None = Field(
         None, ge=0.01, le=100, description="divides the score of tokens said before"
     )
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
+    logit_bias: dict[TokenName, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
         None, max_length=1000, description="what is added to the score of a token, by its id"
     )
     user: str | None = Field(None, max_length=1000, description="taken and not used")
