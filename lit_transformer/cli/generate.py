@@ -9,8 +9,8 @@ from lit_transformer.cli.model_options import add_hold_option, add_model_options
 from lit_transformer.cli.options import OptionParser
 from lit_transformer.cli.output import opened, progress, writer
 from lit_transformer.cli.prompts import read_prompts
-from lit_transformer.cli.sampling import add_sampling_options, sampler_from, sampling_from
-from lit_transformer.cli.strategies import Strategy, add_strategy_options, strategy_of
+from lit_transformer.cli.sampling import add_sampling_options, remembering_from, sampler_from, sampling_from
+from lit_transformer.cli.strategies import Agreement, Strategy, add_strategy_options, strategy_of
 from lit_transformer.errors import EXIT_DONE, UserError
 
 if TYPE_CHECKING:
@@ -63,10 +63,14 @@ def run(argv: list[str]) -> int:
 
         model.prompting = Prompting(model.tokenizer, model.network.vocabulary)
     sampling["sampler"] = sampler_from(options, model)
+    if options.cache is not None:
+        if type(strategy) not in (Strategy, Agreement):
+            raise UserError("--cache: only where texts are drawn token by token")
+        sampling["remembering"] = remembering_from(options, model)
     strategy.prepare(model)
     if prompts is None:
         return converse(model, strategy, options, sampling)
-    if strategy.moves_window:
+    if strategy.moves_window and options.cache != "streaming":
         announce_window(model, prompts, options)
     with opened(options.output) as out:
         if len(prompts) == 1 and options.num_samples == 1 and not as_json(options) and strategy.streams:

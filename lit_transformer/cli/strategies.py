@@ -51,8 +51,22 @@ class Search(Strategy):
         from lit_transformer import generation
 
         patience = {"eager": generation.Eager, "likely": generation.Likely, "certain": generation.Certain}
+        more: dict[str, Any] = {}
+        if self.options.diverse is not None:
+            more["selection"] = generation.Diverse(self.options.diverse, self.options.diversity)
+        if self.options.must_contain:
+            # As they stand in the middle of a text, where some tokenizers write a word differently.
+            start = len(model.tokenizer.encode(prompts[0])) if prompts and model.prompting.continues else 0
+            phrases = [
+                model.tokenizer.encode((prompts[0] if start else "") + phrase)[start:]
+                for phrase in self.options.must_contain
+            ]
+            more["selection"] = generation.Containing(phrases)
+        if self.options.coverage is not None:
+            more["rescoring"] = generation.Coverage(self.options.coverage)
         return model.search(
             prompts,
+            **more,
             beams=self.options.beams,
             samples=sampling["samples"],
             max_new_tokens=sampling["max_new_tokens"],
@@ -61,6 +75,43 @@ class Search(Strategy):
             processors=sampling["sampler"].processors,
             context=sampling["context"],
         )
+
+
+class Contrast(Strategy):
+    """Contrastive search: probable tokens that are unlike what was said; draws nothing."""
+
+    streams = False
+    moves_window = False
+
+    def complete(self, model: "Model", prompts: list[str], sampling: dict[str, Any]) -> list["Completion"]:
+        """See the base class."""
+        return model.contrast(
+            prompts,
+            alpha=self.options.contrastive,
+            candidates=self.options.candidates,
+            max_new_tokens=sampling["max_new_tokens"],
+            context=sampling["context"],
+        )
+
+
+class Agreement(Strategy):
+    """Minimum Bayes risk: of several samples the one that the others agree with most."""
+
+    streams = False
+
+    def complete(self, model: "Model", prompts: list[str], sampling: dict[str, Any]) -> list["Completion"]:
+        """See the base class; the score is the mean chrF against all samples."""
+        from lit_transformer.generation import minimum_bayes_risk
+
+        samples = sampling["samples"]
+        drawn = model.complete(prompts, **sampling)
+        found = []
+        for start in range(0, len(drawn), samples):
+            mine = drawn[start : start + samples]
+            best, means = minimum_bayes_risk([each.text for each in mine])
+            mine[best].score = means[best]
+            found.append(mine[best])
+        return found
 
 
 class Speculation(Strategy):
@@ -117,6 +168,16 @@ def add_strategy_options(parser: argparse.ArgumentParser) -> None:
         "length^X (default: %(default)s)")  # fmt: skip
     add("--patience", default="likely", choices=("eager", "likely", "certain"), help="end the search with the first N "
         "texts, when better ones are not likely (default), or when there are none for certain")  # fmt: skip
+    add("--diverse", type=int, metavar="G", help="let the beams search in G groups, which avoid each other's tokens")
+    add("--diversity", type=float, default=0.5, metavar="X", help="what a token loses for each group that took it "
+        "(default: %(default)s)")  # fmt: skip
+    add("--must_contain", action="append", default=[], metavar="TEXT", help="only beams that contain this; may be "
+        "repeated")  # fmt: skip
+    add("--coverage", type=float, metavar="X", help="prefer beams of an encoder-decoder that look at the whole source")
+    add("--contrastive", type=float, metavar="ALPHA", help="take probable tokens that are unlike what was said, by so "
+        "much (0.6, say); draws nothing")  # fmt: skip
+    add("--candidates", type=int, default=4, metavar="N", help="tokens that --contrastive looks at (default: 4)")
+    add("--mbr", action="store_true", help="of --num_samples texts, the one that the others agree with most (chrF)")
     add("--draft", metavar="PATH", help="a checkpoint file, or a run folder, of a smaller model with the same "
         "tokenizer: guesses tokens, which takes less time and changes nothing else")  # fmt: skip
     add("--prompt_lookup", action="store_true", help="guess what followed the last tokens when they occurred before")
@@ -129,13 +190,28 @@ def strategy_of(options: argparse.Namespace, interactive: bool) -> Strategy:
     Raises:
         UserError: Options that exclude each other.
     """
-    chosen = [name for name in ("beams", "draft", "prompt_lookup") if getattr(options, name) not in (None, False)]
+    names = ("beams", "contrastive", "mbr", "draft", "prompt_lookup")
+    chosen = [name for name in names if getattr(options, name) not in (None, False)]
     if len(chosen) > 1:
         raise UserError(f"--{chosen[0]} and --{chosen[1]}: only one of them says how the text is found")
+    if options.beams is None:
+        for name in ("diverse", "coverage", "must_contain"):
+            if getattr(options, name) not in (None, []):
+                raise UserError(f"--{name}: belongs to --beams, which is not given")
     if options.beams is not None:
         if options.stop or interactive:
             raise UserError("--beams: takes --prompt or --prompts, and no --stop")
+        if options.diverse is not None and options.must_contain:
+            raise UserError("--diverse and --must_contain: only one of them says which beams go on")
         strategy: Strategy = Search(options)
+    elif options.contrastive is not None:
+        if options.stop or options.num_samples > 1:
+            raise UserError("--contrastive: draws nothing, and takes neither --num_samples nor --stop")
+        strategy = Contrast(options)
+    elif options.mbr:
+        if options.num_samples < 2:
+            raise UserError("--mbr: needs --num_samples of 2 at least, to choose from")
+        strategy = Agreement(options)
     elif chosen:
         if options.proposals < 1:
             raise UserError(f"--proposals: is {options.proposals}, must be at least 1")

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -149,6 +150,44 @@ def test_drafts_change_nothing_but_the_time(run_folder, tmp_path, capsys):
     ):
         code, out, err = generate(capsys, *argv, *wrong)
         assert (code, out) == (2, "") and message in err and err.count("\n") == 1, err
+
+
+def test_every_strategy_is_reachable(run_folder, tmp_path, capsys):
+    pytest.importorskip("outlines_core")
+    argv = ("--checkpoint", run_folder, "--prompt", "fox", "--max_new_tokens", 8, "--seed", 1)
+    model = lit_transformer.load(run_folder)
+
+    def texts(*more):
+        code, out, err = generate(capsys, *argv, "--json", *more)
+        assert code == 0, err
+        return [json.loads(line)["text"] for line in out.splitlines()]
+
+    assert all("own" in text for text in texts("--beams", 4, "--must_contain", "own"))
+    assert len(set(texts("--beams", 4, "--num_samples", 4, "--diverse", 4, "--diversity", 9))) >= 3
+    assert texts("--contrastive", 0.6) == [each.text for each in model.contrast(["fox"], alpha=0.6, max_new_tokens=8)]
+    (agreed,) = texts("--mbr", "--num_samples", 4)
+    assert agreed in texts("--num_samples", 4)
+    assert re.fullmatch("[0-9]{2} (cats|dogs)", texts("--regex", "[0-9]{2} (cats|dogs)", "--max_new_tokens", 20)[0])
+    (tmp_path / "schema.json").write_text('{"type": "boolean"}')
+    assert texts("--json_schema", tmp_path / "schema.json", "--max_new_tokens", 20)[0] in ("true", "false")
+    assert texts("--negative_prompt", "dog", "--guidance", 1) == texts()
+    assert texts("--negative_prompt", "dog", "--guidance", 9) != texts()
+    assert texts("--cache", "int8", "--temperature", 0)
+    code, out, err = generate(capsys, *argv, "--cache", "streaming", "--max_new_tokens", 90, "--json")
+    assert (code, err) == (0, "") and json.loads(out)["tokens"] <= 90
+    for wrong, message in (
+        (("--diverse", 2), "--diverse: belongs to --beams"),
+        (("--coverage", 1), "--coverage: belongs to --beams"),
+        (("--beams", 2, "--coverage", 1), "coverage: needs an encoder-decoder"),
+        (("--mbr",), "--mbr: needs --num_samples"),
+        (("--contrastive", 0.5, "--stop", "a"), "--contrastive: draws nothing"),
+        (("--regex", "("), "pattern: "),
+        (("--regex", "a", "--json_schema", "x"), "only one of them"),
+        (("--json_schema", tmp_path), "is a folder"),
+        (("--beams", 2, "--cache", "int8"), "--cache: only where"),
+    ):
+        code, out, err = generate(capsys, *argv, *wrong)
+        assert (code, out) == (2, "") and message in err and err.count("\n") == 1, (wrong, err)
 
 
 def test_weights_held_otherwise_and_raw_weights(run_folder, capsys):
