@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from lit_transformer.checkpoints.adapters import without_adapters
 from lit_transformer.checkpoints.parts import EMA
 from lit_transformer.checkpoints.reading import read
 from lit_transformer.errors import LitTransformerError, UserError
@@ -121,7 +122,7 @@ def network_weights(path: str | Path, checkpoint: Mapping[str, Any], weights: We
 
 
 def task_weights(path: str | Path, checkpoint: Mapping[str, Any], weights: Weights = "auto") -> dict[str, Tensor]:
-    """All weights in a checkpoint, under the task's names.
+    """All weights in a checkpoint, under the task's names, adapters folded in.
 
     Raises:
         UserError: The average is asked for and there is none, or a value is no plain tensor with its own bytes.
@@ -140,7 +141,7 @@ def task_weights(path: str | Path, checkpoint: Mapping[str, Any], weights: Weigh
             raise UserError(f"{path}: {name} is not a plain tensor")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise UserError(f"{path}: {name} claims more elements than the file holds")
-    return state
+    return without_adapters(state)
 
 
 def fill(network: nn.Module, values: Mapping[str, Tensor], source: str) -> None:

@@ -12,6 +12,7 @@ from torch.distributed.tensor.parallel import loss_parallel
 from torch.optim import AdamW
 
 from lit_transformer.blocks.loss import ChunkedCrossEntropy, TokenLoss
+from lit_transformer.checkpoints.adapters import is_adapter, without_adapters
 from lit_transformer.checkpoints.loading import check_fit
 from lit_transformer.networks.base import Network, Output
 from lit_transformer.training.callbacks.experts import ExpertBalance
@@ -125,7 +126,9 @@ class Task(LightningModule):
             self._rate.load_state_dict(self._rate.state_dict())  # whoever touched the rates meanwhile
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses weights of another network, in one line."""
+        """Refuses weights of another network, in one line; folds in adapters, where this run has none."""
+        if not any(map(is_adapter, self.state_dict())):
+            checkpoint["state_dict"] = without_adapters(checkpoint["state_dict"])
         check_fit(self.state_dict(), checkpoint["state_dict"], "the checkpoint")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
