@@ -7,6 +7,7 @@ from typing import Any, overload
 from lit_transformer.errors import UserError
 from lit_transformer.generation.beam import beam_search
 from lit_transformer.generation.classification import Classifier, Label
+from lit_transformer.generation.contrastive import contrastive_search
 from lit_transformer.generation.decoding import Completion
 from lit_transformer.generation.form import decoding_form
 from lit_transformer.generation.samplers import sampler_of
@@ -121,8 +122,6 @@ class Model:
             prompts: Texts.
             options: ``contrastive_search``'s: candidates, alpha, max_new_tokens, stop_ids, context.
         """
-        from lit_transformer.generation.contrastive import contrastive_search
-
         self.check_writes()
         rows = [self.prompting(prompt) for prompt in prompts]
         return self._with_text(prompts, rows, contrastive_search(self.network, rows, **options))
