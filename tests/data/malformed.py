@@ -19,8 +19,10 @@ from lit_transformer.data.files import FilesCorpus
 from lit_transformer.data.language_modeling import LanguageModelingData
 from lit_transformer.data.parallel import ParallelFiles
 from lit_transformer.data.rows import FileRows
+from lit_transformer.data.supervised import SupervisedData
 from lit_transformer.data.tokenizers import Bytes
 from lit_transformer.data.translation import Sides, TranslationData
+from lit_transformer.data.turns import Messages
 from lit_transformer.errors import LitTransformerError
 
 ROWS = 24
@@ -87,6 +89,8 @@ def _rows(task: str, chance: random.Random) -> list[dict[str, Any]]:
         return [{"id": number, "text": text} for number, text in enumerate(words)]
     if task == "classification":
         return [{"text": text, "label": "ab"[number % 2]} for number, text in enumerate(words)]
+    if task == "supervised fine-tuning":
+        return [{"prompt": text, "response": text.upper()} for text in words]
     return [{"source": text, "target": text.upper()} for text in words]
 
 
@@ -99,12 +103,19 @@ def _module(task: str, name: str) -> Callable[[Path], Any]:
         rows = FileRows({"train": name}, data_dir=str(folder))
         if task == "classification":
             return ClassificationData(rows, Bytes(), cache_dir=cache)
+        if task == "supervised fine-tuning":
+            return SupervisedData(rows, Bytes(), cache_dir=cache)
         return TranslationData(rows, Bytes(), cache_dir=cache)
 
     return make
 
 
-FIELDS = {"language modelling": "text", "classification": "text", "translation": "target"}
+FIELDS = {
+    "language modelling": "text",
+    "classification": "text",
+    "translation": "target",
+    "supervised fine-tuning": "response",
+}
 
 # -- formats -----------------------------------------------------------------------------------------------------------
 
@@ -138,6 +149,7 @@ def malformed_files(seed: int = 0) -> list[MalformedFile]:
         found += _faults_of_files(task, chance)
     found += _faults_of_text(chance)
     found += _faults_of_parallel_files(chance)
+    found += _faults_of_conversations(chance)
     return found
 
 
@@ -309,6 +321,30 @@ def _faults_of_parallel_files(chance: random.Random) -> Iterator[MalformedFile]:
         yield case(f"no UTF-8 in line {row + 1}", source, wrong, rf":{row + 1}\b")
     yield case("nothing in the target", source, [], "has 0:")
     yield case("only empty pairs", [""] * 9, [""] * 9)
+
+
+def _faults_of_conversations(chance: random.Random) -> Iterator[MalformedFile]:
+    good = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}] * ROWS
+    for name, messages in {
+        "no list": "a",
+        "empty": [],
+        "text for a message": ["a"],
+        "no role": [{"content": "a"}],
+        "no content": [{"role": "assistant"}],
+        "an empty answer": [{"role": "user", "content": "a"}, {"role": "assistant", "content": " "}],
+        "a number for content": [{"role": "assistant", "content": 3}],
+        "nobody answers": [{"role": "user", "content": "a"}],
+        "null": None,
+    }.items():
+        row = chance.randrange(1, ROWS)
+        data = _json_lines([*good[:row], {"messages": messages}, *good[row + 1 :]])
+
+        def make(folder: Path) -> Any:
+            rows = FileRows({"train": "train.jsonl", "validation": "train.jsonl"}, data_dir=str(folder))
+            return SupervisedData(rows, Bytes(), Messages(), cache_dir=str(folder / "cache"))
+
+        yield MalformedFile(f"conversations: {name} in row {row + 1}", "train.jsonl",
+                            lambda folder, data=data: _write(folder / "train.jsonl", data), make, rf":{row + 1}\b")  # fmt: skip
 
 
 def _case(
