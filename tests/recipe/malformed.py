@@ -292,7 +292,12 @@ def _dotted(path: Path_) -> str:
 
 def _broken_text(text: str, chance: random.Random) -> Iterator[tuple[str, bytes]]:
     lines = text.splitlines()
-    plain = [i for i, line in enumerate(lines) if line.strip() and not line.lstrip().startswith(("#", "-"))]
+    texts = _block_texts(lines)
+    plain = [
+        i
+        for i, line in enumerate(lines)
+        if line.strip() and not line.lstrip().startswith(("#", "-")) and i not in texts
+    ]
     inner = [i for i in plain if lines[i].startswith(" ")]
     valued = [i for i in plain if ": " in lines[i].split("#")[0]]
 
@@ -319,9 +324,21 @@ def _broken_text(text: str, chance: random.Random) -> Iterator[tuple[str, bytes]
     for at in valued:
         yield f"line {at + 1} indented more", put(at, f"{lines[at]}\n{' ' * (_indent(lines[at]) + 3)}more: 1")
         yield f"cut in line {at + 1}", "\n".join([*lines[:at], lines[at].split(":")[0] + ": {"]).encode()
-    for at in range(1, len(lines), 4):
+    for at in set(range(1, len(lines), 4)) - texts:
         yield f"a second document after line {at}", put(at, "---", 0)
         yield f"a question mark after line {at}", put(at, "? [a, b]\n: c", 0)
+
+
+def _block_texts(lines: list[str]) -> set[int]:
+    """Numbers of the lines that are the text of a block ('template: |-'), where anything may stand."""
+    found: set[int] = set()
+    start: int | None = None
+    for number, line in enumerate(lines):
+        if start is not None and (not line.strip() or _indent(line) > start):
+            found.add(number)
+            continue
+        start = _indent(line) if line.rstrip().endswith(("|", "|-", "|+", ">", ">-")) else None
+    return found
 
 
 def _indent(line: str) -> int:
