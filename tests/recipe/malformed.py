@@ -324,7 +324,7 @@ def _broken_text(text: str, chance: random.Random) -> Iterator[tuple[str, bytes]
     for at in valued:
         yield f"line {at + 1} indented more", put(at, f"{lines[at]}\n{' ' * (_indent(lines[at]) + 3)}more: 1")
         yield f"cut in line {at + 1}", "\n".join([*lines[:at], lines[at].split(":")[0] + ": {"]).encode()
-    for at in set(range(1, len(lines), 4)) - texts:
+    for at in set(range(plain[0] + 1, len(lines), 4)) - texts:
         yield f"a second document after line {at}", put(at, "---", 0)
         yield f"a question mark after line {at}", put(at, "? [a, b]\n: c", 0)
 
