@@ -39,6 +39,8 @@ COARSE = 128
 """Every head is kept at the first level that is at most this wide and high."""
 LINKS, PATHS = 256, 32
 """Texts longer than this also keep the strongest links of each query; and how many of a layer's mean."""
+SHADES = 17
+"""Gradients are kept in 16 shades, which deflate to half of what 256 do."""
 BEST = 4
 """Heads that everything is kept of before others are filled up."""
 ROLLOUT, GRADIENT, LENS = 1024, 512, 200_000_000
@@ -365,7 +367,8 @@ class Chapter:
             self.described["gradientScale"] = most
             for place, head in self.ranked:
                 shares = parts[place][head].abs() / max(most, 1e-30)
-                if not self._try_map(f"gradient.{place}.{head}", quantised(shares)):
+                cells = quantised(shares) // SHADES * SHADES
+                if not self._try_map(f"gradient.{place}.{head}", cells):
                     self.missing["gradients"] += 1
 
         yield add

@@ -39,7 +39,8 @@ def halved(cells: Cells) -> Cells:
     rows, columns = cells.shape
     even = np.pad(cells, ((0, rows % 2), (0, columns % 2)))
     tall = np.maximum(even[::2], even[1::2])
-    return np.maximum(tall[:, ::2], tall[:, 1::2])
+    largest: np.ndarray = np.maximum(tall[:, ::2], tall[:, 1::2])
+    return largest
 
 
 def pyramid(cells: Cells, smallest: int = SMALLEST) -> list[Cells]:

@@ -134,6 +134,6 @@ def explore(
 
 def _additions(built: Sequence[Chapter], heard: Progress) -> Iterator[Callable[[], None]]:
     """What is added as long as there is room, the most telling first."""
-    for kind in ("wanted", "strong", "paths", "best", "full", "details", "gradients"):
+    for kind in ("wanted", "strong", "paths", "best", "full", "gradients", "details"):
         for chapter in built:
             yield from getattr(chapter, kind)(heard)

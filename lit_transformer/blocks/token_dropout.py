@@ -10,8 +10,10 @@ from lit_transformer.dims import Dims, SizeError
 
 
 class TokenDropout(Embedding):
-    """Zeroes the vectors of some tokens as a whole in training, so that no single word decides (Iyyer et al., 2015, "Deep
-    Unordered Composition Rivals Syntactic Methods for Text Classification"). What is left is not scaled up.
+    """Zeroes the vectors of some tokens as a whole in training, so that no single word decides.
+
+    After Iyyer et al., 2015, "Deep Unordered Composition Rivals Syntactic Methods for Text Classification". What is
+    left is not scaled up.
 
     Args:
         size: Number of tokens V.

@@ -22,8 +22,9 @@ def parser() -> OptionParser:
     add = result.add_argument
     add("--checkpoint", required=True, metavar="PATH", help="a checkpoint file, or a run folder: its best checkpoint")
     add("--to", required=True, dest="target", metavar="FOLDER", help="the folder to make")
-    add("--layout", default="huggingface", choices=["huggingface", "native"],
-        help="native: loaded by this program alone (default: %(default)s)")  # fmt: skip
+    add("--layout", default="huggingface", choices=["huggingface", "native", "peft"],
+        help="native: loaded by this program alone; peft: the adapters of a LoRA run alone (default: %(default)s)",
+    )  # fmt: skip
     add("--family", metavar="NAME", help="the family to write; left out: the first that says the network")
     add("--weights", default="auto", choices=["auto", "raw", "ema"],
         help="auto: the averaged weights where there are some (default: %(default)s)")  # fmt: skip
@@ -62,7 +63,7 @@ def export_model(
     Args:
         checkpoint: A checkpoint file or a run folder.
         target: The folder to make.
-        layout: "huggingface" or "native".
+        layout: "huggingface", "native", or "peft": the adapters alone.
         family: The family to write; left out: the first that says the network.
         weights: ``ema`` the average, ``raw`` the trained ones, ``auto`` the average where there is one.
         dtype: Type of the weights; left out: as they are.
@@ -84,6 +85,10 @@ def export_model(
     if not isinstance(section, dict | str):
         raise UserError(f"{path}: does not say which network it holds")
     section = section if isinstance(section, dict) else {"class_path": section}
+    if layout == "peft":
+        from lit_transformer.interop.peft import write_adapters
+
+        return write_adapters(target, section, loaded.vocabulary, read(path)["state_dict"], family).model_type
     values = network_weights(path, read(path), weights)
     found = write_folder(
         target, section, loaded.vocabulary, values, loaded.tokenizer, layout, family, dtype, loaded.task or ""
@@ -102,6 +107,8 @@ def verify(checkpoint: str | Path, target: str | Path, layout: str = "huggingfac
     from lit_transformer.interop.verifying import compare, compare_native
 
     loaded = load_network(resolve(checkpoint), weights)
+    if layout == "peft":
+        raise UserError("--verify: compares whole models; leave it out with --layout peft")
     if layout == "native":
         return compare_native(target, loaded.network).line(str(target))
     return compare(target, loaded.network, loaded.tokenizer).line(str(target))

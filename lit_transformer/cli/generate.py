@@ -131,7 +131,8 @@ def write_all(
                     model, batch, {**sampling, "samples": options.num_samples, "seed": options.seed + start}
                 )
             except UserError as error:
-                raise UserError(f"prompts {start} to {start + len(batch) - 1}: {error}") from None
+                which = "" if len(prompts) == 1 else f"prompts {start} to {start + len(batch) - 1}: "
+                raise UserError(f"{which}{error}") from None
             for completion in completions:
                 number = start + completion.prompt
                 text = shown(model, prompts[number]) + completion.text

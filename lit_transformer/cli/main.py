@@ -66,8 +66,8 @@ def _run(argv: list[str]) -> int:
         from lit_transformer.recipe.suggest import hint
 
         kind = "option" if verb.startswith("-") else "verb"
-        names = [*VERBS, "--help", "--version"]
-        return _fail(f"unknown {kind} '{verb[:60]}'{hint(verb, names, 'verbs')}", EXIT_USER)
+        known = hint(verb, [*VERBS, "--help", "--version"]) or "; lit-transformer --help lists them"
+        return _fail(f"unknown {kind} '{verb[:60]}'{known}", EXIT_USER)
     name = verb.replace("-", "_")
     module = importlib.import_module(f"lit_transformer.cli.{name}{'_' if keyword.iskeyword(name) else ''}")
     return int(module.run(rest))

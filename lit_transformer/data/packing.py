@@ -74,38 +74,41 @@ class StridedGrid(EvaluationGrid):
     is predicted from at least ``block_size - stride`` tokens. Evaluation takes ``block_size / stride`` times as long.
 
     Args:
-        stride: Number of new targets in a block.
+        stride: Number of new targets in a block; left out: half a block.
     """
 
-    def __init__(self, stride: int) -> None:
+    def __init__(self, stride: int | None = None) -> None:
         super().__init__()
-        if stride < 1:
+        if stride is not None and stride < 1:
             raise UserError(f"data.evaluation_grid.stride: is {stride}, must be at least 1")
         self.stride = stride
 
-    def count(self, targets: int, block_size: int) -> int:
-        """As many as it takes to predict all targets.
+    def step(self, block_size: int) -> int:
+        """Number of new targets in a block.
 
         Raises:
             UserError: The stride is longer than a block.
         """
-        if self.stride > block_size:
-            raise UserError(
-                f"data.evaluation_grid.stride: is {self.stride}, must be at most data.block_size {block_size}"
-            )
-        return 1 + max(0, -(-(targets - block_size) // self.stride))
+        stride = max(1, block_size // 2) if self.stride is None else self.stride
+        if stride > block_size:
+            raise UserError(f"data.evaluation_grid.stride: is {stride}, must be at most data.block_size {block_size}")
+        return stride
+
+    def count(self, targets: int, block_size: int) -> int:
+        """As many as it takes to predict all targets."""
+        return 1 + max(0, -(-(targets - block_size) // self.step(block_size)))
 
     def starts(self, epochs: Ints, numbers: Ints, targets: int, block_size: int) -> Ints:
         """Multiples of the stride."""
-        return numbers * self.stride
+        return numbers * self.step(block_size)
 
     def lengths(self, numbers: Ints, targets: int, block_size: int) -> Ints:
         """The block size, less in the last one."""
-        return np.minimum(targets - numbers * self.stride, block_size)
+        return np.minimum(targets - numbers * self.step(block_size), block_size)
 
     def context(self, numbers: Ints, targets: int, block_size: int) -> Ints:
         """What the block before has predicted."""
-        return np.where(numbers == 0, 0, block_size - self.stride)
+        return np.where(numbers == 0, 0, block_size - self.step(block_size))
 
 
 class ShiftedGrid(BlockGrid):

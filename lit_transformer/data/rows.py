@@ -70,7 +70,9 @@ class RowCorpus:
         self._require(split)
         if split in ("train", "validation") and self._carves:
             held_out = self._carve()
-            rows = (row for row in self.read("train") if (row_digest(row) in held_out) == (split == "validation"))
+            rows: Iterator[Row] = (
+                row for row in self.read("train") if (row_digest(row) in held_out) == (split == "validation")
+            )
         else:
             rows = self.read(split)
         first = next(rows, None)

@@ -9,6 +9,8 @@ from typing import Self
 
 # Said by `tokenizers` itself, or every worker of a DataLoader prints a warning about forking.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+# A forked child has none of the threads of its parent's pool and would wait for them for ever.
+os.register_at_fork(after_in_child=lambda: os.environ.__setitem__("TOKENIZERS_PARALLELISM", "false"))
 
 import tokenizers  # noqa: E402
 from tokenizers import Regex, decoders, models, pre_tokenizers  # noqa: E402

@@ -7,6 +7,7 @@ from lit_transformer.generation.classification import Classifier, Label
 from lit_transformer.generation.contrastive import contrastive_search
 from lit_transformer.generation.decoding import Completion, generate
 from lit_transformer.generation.devices import device_of
+from lit_transformer.generation.fixed import Compiled, FixedShape
 from lit_transformer.generation.form import decoding_form
 from lit_transformer.generation.guidance import Guidance
 from lit_transformer.generation.model import Model
@@ -46,8 +47,8 @@ from lit_transformer.generation.truncation import Epsilon, Eta, Mirostat, Typica
 from lit_transformer.generation.weights import BFloat16, Float16, Int8, Weights
 
 __all__ = [
-    "Acceptance", "BFloat16", "BannedText", "BannedWords", "Certain", "Choice", "Classifier", "Completion",
-    "Containing", "Coverage", "Diverse", "Draft", "DraftNetwork", "Eager", "Epsilon", "Eta", "Float16",
+    "Acceptance", "BFloat16", "BannedText", "BannedWords", "Certain", "Choice", "Classifier", "Compiled", "Completion",
+    "Containing", "Coverage", "Diverse", "Draft", "DraftNetwork", "Eager", "Epsilon", "Eta", "FixedShape", "Float16",
     "FrequencyPenalty", "Greedy", "Guidance", "History", "Int8", "Int8Remembering", "Label", "Likely", "LogitBias",
     "LogitsProcessor", "MinNewTokens", "MinP", "Mirostat", "Model", "Multinomial", "NoRepeatNGram", "Patience",
     "PresencePenalty", "PromptLookup", "Prompting", "Remembering", "RepetitionPenalty", "Rescoring", "Runner",

@@ -1,7 +1,7 @@
 """How decoding remembers: what a cache holds, what it forgets, what one call leaves to the next."""
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,6 +40,10 @@ class Remembering:
 
     def learn(self, network: Network, rows: Sequence[Sequence[int]], cache: Cache) -> None:
         """Called with prompts and the cache after they were read."""
+
+    def steps(self, network: Network, cache: Cache, next_position: Tensor | None) -> Callable[[Tensor], Tensor] | None:
+        """What makes the steps behind a cache that holds the prompts; None: the network itself, called for each."""
+        return None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(self).items() if k[0] != '_')})"

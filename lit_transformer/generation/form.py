@@ -53,6 +53,12 @@ def worth_forming(network: Network, steps: int, rows: int) -> Network:
     return decoding_form(network, None, rows) if steps >= Weights.worth_from else network
 
 
+def duplicate(network: Network) -> Network:
+    """A network of its own that shares the weights."""
+    copies: Network = _Copying(Weights(), 1).replaced(network)
+    return copies
+
+
 class Former:
     """Marks the modules of a decoding form."""
 
@@ -77,7 +83,7 @@ def direct(module: nn.Module) -> nn.Module:
     """The module, on the shortest way: its call is its ``forward``, its children are plain attributes."""
     if type(module).__call__ is not nn.Module.__call__:
         return module
-    module.__class__ = _direct(type(module))
+    module.__class__ = _direct(type(module))  # type: ignore[arg-type]
     module.__dict__.update(module._modules)
     return module
 
@@ -133,6 +139,16 @@ class _Replacing:
         """Gate and up as one product."""
         product = self.hold(feed_forward.gate, feed_forward.up)
         return JointGated(product, self.replaced(feed_forward.activation), self.replaced(feed_forward.down))
+
+
+class _Copying(_Replacing):
+    """Replaces every module by a copy."""
+
+    def replaced(self, module: nn.Module) -> Any:
+        if id(module) not in self.done:
+            same = self.done[id(module)] = copy.copy(module)
+            same._modules = {name: child and self.replaced(child) for name, child in module._modules.items()}
+        return self.done[id(module)]
 
 
 class HeldHead(Head):

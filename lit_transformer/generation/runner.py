@@ -1,6 +1,6 @@
 """A network and its cache as one thing: growing rows of tokens in, scores of the next token out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -53,6 +53,7 @@ class Runner:
         self.device, self.dtype = weight.device, weight.dtype
         self.cache: Cache | None = None
         self.hidden: Tensor | None = None
+        self._steps: Callable[[Tensor], Tensor] | None = None
         self._positions: Tensor | None = None
 
     @property
@@ -69,6 +70,7 @@ class Runner:
         longest, room = max(map(len, rows)), self.remembering.window
         if room is not None and longest > room:
             raise UserError(f"a prompt has {longest} tokens and the cache holds {room}: shorten it")
+        self._steps = None
         prefix = self.remembering.known(self.network, rows)
         if prefix is not None:
             return self._continue(prefix, rows, cache)
@@ -105,6 +107,13 @@ class Runner:
     def step(self, tokens: Int[Tensor, " R"]) -> Float[Tensor, "R V"]:
         """One more token for each row; returns the scores of the ones after them."""
         assert self.cache is not None
+        if self._steps is None:
+            self._steps = self.remembering.steps(self.network, self.cache, self._positions)
+        if self._steps is not None:
+            self.cache = replace(self.cache, length=self.cache.length + 1)
+            if self._positions is not None:
+                self._positions = self._positions + 1
+            return self._steps(tokens)
         before = self.cache.length
         self.cache = self.remembering.make_room(self.network, self.cache)
         if self.cache.length < before and self._positions is None:
@@ -158,6 +167,7 @@ class Runner:
         """Goes on with these rows of the present ones: copies for samples, survivors of a beam."""
         assert self.cache is not None
         self.cache = self.cache.reorder(index)
+        self._steps = None
         if self._positions is not None:
             self._positions = self._positions[index]
 

@@ -52,7 +52,7 @@ class MagnitudeLinear(AdaptedLinear):
         """The product with the rows of ``W + s B A`` brought to their lengths, which get no gradient (section 4.3)."""
         with torch.no_grad():
             rows = (self.weight + self.lora_scale * (self.lora_B @ self.lora_A)).norm(dim=1)
-        y = product(x, self.weight) + self.change(x)
+        y: Tensor = product(x, self.weight) + self.change(x)
         y = y * (self.lora_magnitude / rows).to(y.dtype)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 

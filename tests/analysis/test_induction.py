@@ -28,7 +28,7 @@ def test_induction_comes_in_a_phase(tmp_path) -> None:
     generator = torch.Generator().manual_seed(1)
     looked_at = repeated(32, torch.Generator().manual_seed(2))
     scores, losses = [], []
-    for step in range(1, 801):
+    for step in range(1, 601):
         tokens = repeated(32, generator)
         logits = network(tokens[:, :-1]).logits
         loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())

@@ -50,6 +50,7 @@ NEEDS: dict[str, list[str]] = {
     "translate": ["--text", "a"],
     "classify": ["--text", "a"],
     "score": ["--text", "a checkpoint"],
+    "attention": ["--text", "a checkpoint", "--metrics"],
     "serve": ["--port", "0", "--check"],
     "generate draft": ["--checkpoint", "GOOD", "--temperature", "0"],
     "validate": ["--config", "RECIPE"],

@@ -57,9 +57,9 @@ def test_help_lists_every_verb(capsys):
     ("argv", "message"),
     [
         (["fitt"], "unknown verb 'fitt'; did you mean fit?"),
-        (["valdate"], "did you mean validate?"),
+        (["valdate"], "did you mean validate or translate?"),
         (["--hepl"], "unknown option '--hepl'; did you mean --help?"),
-        (["zzzz"], "unknown verb 'zzzz'; verbs: "),
+        (["zzzz"], "unknown verb 'zzzz'; lit-transformer --help lists them"),
         (["recipes"], "recipes: "),
         (["recipes", "lst"], "did you mean list?"),
         (["recipes", "show", "x", "--resolvd"], "unknown option '--resolvd'"),

@@ -115,5 +115,6 @@ def test_every_overlay_goes_on_a_recipe(name):
     if "quickstart" not in SHIPPED:
         pytest.skip("no quickstart yet")
     rows = name == "overlays/tiny_rows" or name.startswith("overlays/classification/")
-    base = "classification/ag_news_10k" if rows else "quickstart"
+    pairs = name.startswith("overlays/architecture/")
+    base = "classification/ag_news_10k" if rows else "translation/tatoeba_en_de" if pairs else "quickstart"
     Resolution(Arguments("fit", configs=[base, name]).recipe())

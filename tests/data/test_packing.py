@@ -145,9 +145,9 @@ def test_bytes_leave_out_what_is_not_predicted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("special", [WITH_EOS, WITHOUT])
-@pytest.mark.parametrize(("block_size", "stride"), [(8, 1), (8, 3), (8, 8), (16, 5), (1000, 10)])
+@pytest.mark.parametrize(("block_size", "stride"), [(8, 1), (8, 3), (8, 8), (16, 5), (1000, 10), (9, None)])
 def test_strided_grid_predicts_each_token_once_behind_a_context(
-    tmp_path: Path, special: tuple[str, ...], block_size: int, stride: int
+    tmp_path: Path, special: tuple[str, ...], block_size: int, stride: int | None
 ) -> None:
     texts = random_texts(10, 40, seed=2)
     source, tokenizer = token_file(tmp_path, texts, special)
@@ -159,7 +159,7 @@ def test_strided_grid_predicts_each_token_once_behind_a_context(
     assert found == predictions(texts, tokenizer)
     assert valid.sum(-1).tolist() == blocks.target_counts(ids).tolist()
     assert valid.sum() == batch.window_tokens == source.statistics.targets
-    assert not valid[1:, : block_size - stride].any()
+    assert not valid[1:, : block_size - (stride or block_size // 2)].any()
     padded = blocks.batch(np.array([PADDING]))
     assert padded.window_tokens == 0 and (padded.targets == IGNORED).all()
 

@@ -27,7 +27,7 @@ def subclasses(base: type) -> Iterator[type]:
 
 
 POSITIONS = sorted(
-    {each for each in subclasses(Position) if each.__module__.startswith("lit_transformer.")} | {NoPosition},
+    {each for each in subclasses(Position) if each.__module__.startswith("lit_transformer.blocks.")} | {NoPosition},
     key=lambda each: each.__name__,
 )
 KERNELS = sorted(

@@ -160,6 +160,10 @@ class Tokens:
     def __init__(self, tokens):
         self.tokens = tokens
 
+    @property
+    def length(self):
+        return self.tokens.shape[1]
+
     def reorder(self, index):
         return Tokens(self.tokens[index])
 

@@ -9,6 +9,8 @@ from lit_transformer.blocks.position import ALiBi, Learned, NoPosition, RoPE
 from lit_transformer.dims import Dims
 from lit_transformer.errors import UserError
 from lit_transformer.generation import (
+    Compiled,
+    FixedShape,
     Int8Remembering,
     Sampler,
     SharedPrefix,
@@ -142,3 +144,32 @@ def test_a_shared_beginning_is_read_once(position, monkeypatch):
     assert generate(other, calls[0], remembering=shared, **options)[0].tokens == (
         generate(other, calls[0], **options)[0].tokens
     )
+
+
+@pytest.mark.parametrize("attention", ["self", "cross"])
+def test_steps_of_fixed_shape_write_the_same(attention):
+    if attention == "self":
+        network = build(max_len=24)
+    else:
+        torch.manual_seed(0)
+        network = EncoderDecoder(Vocabulary(13, bos_id=1, max_len=40), Dims(d_model=32, n_layers=2, n_heads=4)).eval()
+    prompts = [PROMPT, [3], [4, 5, 6]]
+    for rows in (prompts, prompts[:1]):
+        options = dict(sampler=sampler_of(0.8), seed=1, max_new_tokens=30, samples=2, stop_ids=())
+        expected = generate(network, rows, **options)
+        found = generate(network, rows, remembering=FixedShape(), **options)
+        assert [each.tokens for each in found] == [each.tokens for each in expected]
+    with pytest.raises(UserError, match="ALiBi counts the places of the cache"):
+        generate(build(ALiBi), [PROMPT], remembering=FixedShape(), max_new_tokens=3)
+
+
+@pytest.mark.slow
+def test_compiled_steps_write_the_same_and_leave_the_network_as_it_is():
+    network = build()
+    options = dict(sampler=Sampler(), max_new_tokens=12, stop_ids=())
+    expected = generate(network, [PROMPT, [3]], **options)
+    compiled = Compiled()
+    for _ in range(2):
+        found = generate(network, [PROMPT, [3]], remembering=compiled, **options)
+        assert [each.tokens for each in found] == [each.tokens for each in expected]
+    assert all(module._compiled_call_impl is None for module in network.modules())

@@ -3,20 +3,22 @@
 import http.client
 import json
 from contextlib import contextmanager
+from importlib.util import find_spec
 from urllib.parse import urlparse
 
 import pytest
 import torch
-
-pytest.importorskip("fastapi")
-pytest.importorskip("uvicorn")
 
 from lit_transformer.data.tokenizers import ByteLevelBPE
 from lit_transformer.dims import Dims
 from lit_transformer.generation import Model
 from lit_transformer.networks import DecoderOnly
 from lit_transformer.serving import Limits
-from lit_transformer.serving.server import Place, serving
+
+if find_spec("fastapi") is None or find_spec("uvicorn") is None:
+    collect_ignore_glob = ["test_*.py"]  # without the extra `serve` there is nothing to test
+else:
+    from lit_transformer.serving.server import Place, serving
 
 TEXT = "the quick brown fox jumps over the lazy dog.\nPack my box: five dozen liquor jugs!\nnaïve café — 你好\n"
 LIMITS = Limits(slots=8, waiting=64, context=512, max_new_tokens=400, rows=8, seconds=60)

@@ -175,7 +175,7 @@ def test_what_takes_too_long_is_given_up(model):
         assert status == 503 and "not done within 0.15 seconds" in answer["error"]["message"]
         text = call(address, "POST", "/v1/completions", {**LONG, "stream": True})[2]
         assert "not done within" in events(text)[-1]["error"]["message"]
-        assert health(address)["active"] == 0
+        until(lambda: health(address)["active"] == 0)
 
 
 def test_shutting_down_lets_answers_end():
@@ -217,7 +217,9 @@ def test_extreme_values_give_text(address, model):
     ):
         assert complete(address, prompt="fox", max_tokens=5, **options)["choices"][0]["text"] == best, options
     wild = {"temperature": 100, "logit_bias": {str(i): 100 - i % 200 for i in range(256)}, "repetition_penalty": 0.01}
-    assert complete(address, prompt="fox", max_tokens=5, n=3, logprobs=20, **wild)["usage"]["completion_tokens"] == 15
+    assert (
+        complete(address, prompt="fox", max_tokens=5, n=3, logprobs=20, **wild)["usage"]["completion_tokens"] >= 3
+    )  # may end early
 
 
 def test_a_sampler_that_chooses_no_token_is_told(model):

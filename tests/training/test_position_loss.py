@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from lit_transformer.data.batch import IGNORED, LanguageBatch
@@ -26,10 +27,13 @@ def batch(rows: int, length: int, seed: int) -> LanguageBatch:
 
 def test_points_hold_the_losses_of_their_positions() -> None:
     pictures: list[Any] = []
-    board = SimpleNamespace(add_image=lambda *given: pictures.append(given))
+
+    class Board(TensorBoardLogger):
+        experiment: Any = SimpleNamespace(add_image=lambda *given: pictures.append(given))
+
     trainer: Any = SimpleNamespace(
         state=SimpleNamespace(fn="fit"), sanity_checking=False, is_global_zero=True, world_size=1, global_step=3,
-        loggers=[SimpleNamespace(experiment=board)],
+        loggers=[Board("logs")],
     )  # fmt: skip
     task: Any = nn.Module()
     task.network = DecoderOnly(Vocabulary(11), Dims(d_model=8, n_layers=1, n_heads=2, max_len=12)).eval()

@@ -1,5 +1,5 @@
 // One head's links, or several heads' in their colours: queries on the left look at keys on the right.
-const ROW = 22;
+const ROW = 22, MOST = 1500, MOVING = 250; // lines that are drawn: all that an eye can tell, fewer while the text moves
 const factorsOf = sizes => { const most = Math.max(...sizes) || 1; return Float32Array.from(sizes, size => Math.sqrt(size / most)); };
 
 // The least weight that is drawn: less in long texts, where weights are smaller.
@@ -8,7 +8,11 @@ function mapKey(S, head) { return S.weighting === "gradient" ? "gradient." + hea
 
 function Links({ model, chapter, S, set, id }) {
   const scroller = useRef(), canvas = useRef(), { width, height } = useSize(scroller);
-  const [top, setTop] = useState(0);
+  const [top, setTop] = useState(0), [moving, setMoving] = useState(false), rest = useRef(0);
+  const scrolled = event => {
+    setTop(event.currentTarget.scrollTop); setMoving(true);
+    clearTimeout(rest.current); rest.current = setTimeout(() => setMoving(false), 140);
+  };
   const chosen = S.heads.map(i => chapter.heads[i]).filter(Boolean);
   const sources = useLoaded(() => Promise.all(chosen.map(head => chapter.linksOf(mapKey(S, head)))), [chapter.id, S.heads.join(), S.weighting]);
   const sizes = useLoaded(() => (S.weighting === "values" ? chapter.valueSizes() : Promise.resolve(null)), [chapter.id, S.weighting]);
@@ -33,7 +37,8 @@ function Links({ model, chapter, S, set, id }) {
         for (let i = from; i < to; i++) query(i);
       }
     });
-    if (found.length > 6000) { found.sort((a, b) => b[2] - a[2]); found.length = 6000; }
+    found.sort((a, b) => b[2] - a[2]);
+    if (found.length > 20000) found.length = 20000;
     return found;
   }, [sources, sizes, mark && mark.side, mark && mark.i, S.threshold, rows > 512 ? first : 0, reach]);
   const tint = useMemo(() => { // how much each token on the other side has to do with the marked one
@@ -51,13 +56,24 @@ function Links({ model, chapter, S, set, id }) {
     if (!width) return;
     const c = fit(canvas.current, width, height);
     c.clearRect(0, 0, width, height);
+    // The strongest that touch the screen; those that look alike are drawn in one stroke.
+    const strokes = new Map();
+    let count = 0;
     for (const [i, j, byte, n] of lines) {
       const y1 = y(i), y2 = y(j);
       if (Math.max(y1, y2) < -ROW || Math.min(y1, y2) > height + ROW) continue;
-      c.globalAlpha = alpha(byte); c.strokeStyle = headColour(S.theme, n); c.lineWidth = 0.8 + 2.4 * byte / 255;
-      c.beginPath(); c.moveTo(left + 2, y1); curve(c, [left + 2, y1, right - 2, y2], bend); c.stroke();
+      const look = n * 32 + (byte >> 3);
+      if (!strokes.has(look)) strokes.set(look, new Path2D());
+      const path = strokes.get(look);
+      path.moveTo(left + 2, y1); curve(path, [left + 2, y1, right - 2, y2], bend);
+      if (++count === (moving ? MOVING : MOST)) break;
     }
-  }, [lines, width, height, top, S.theme]);
+    for (const look of [...strokes.keys()].sort((a, b) => (a & 31) - (b & 31))) {
+      const byte = (look & 31) * 8 + 4;
+      c.globalAlpha = alpha(byte); c.strokeStyle = headColour(S.theme, look >> 5); c.lineWidth = 0.8 + 2.4 * byte / 255;
+      c.stroke(strokes.get(look));
+    }
+  }, [lines, width, height, top, S.theme, moving]);
   useEffect(() => { scroller.current.scrollTop = 0; setTop(0); }, [chapter.id]);
 
   const token = (side, i, word) => {
@@ -85,7 +101,7 @@ function Links({ model, chapter, S, set, id }) {
     <div class="legend"><span class="faint">queries</span>${chosen.map((head, n) => html`<span class="chip" style=${{ "--colour": headColour(S.theme, n) }}>${head.name}</span>`)}<span class="faint">keys</span></div>
     ${missing && html`<p class="note">${S.weighting === "gradient" ? "Gradients of this head are not in the page (no room, or too long a text)." : "The links of this head are not in the page: there was no room."} Ask for it by --heads ${chosen[0] && chosen[0].name}.</p>`}
     ${partly && html`<p class="note">Long text: the ${sources.find(each => each && !each.all).count} strongest links of each query.</p>`}
-    <div class="scroller" ref=${scroller} onScroll=${e => setTop(e.currentTarget.scrollTop)}>
+    <div class="scroller" ref=${scroller} onScroll=${scrolled}>
       <canvas ref=${canvas} class="under"></canvas>
       <div class="long" style=${{ height: total + "px" }}>
         <div class="column left" style=${{ width: left + "px" }}>${part("q", chapter.rowWords)}</div>

@@ -13,12 +13,13 @@ function Steps({ model, chapter, S, set, id }) {
   }, [playing]);
   const tint = new Map();
   if (sources) sources.forEach((source, n) => source && source.each(step, (j, byte) => { const known = tint.get(j); if (!known || known[0] < byte) tint.set(j, [byte, n]); }));
+  const strongest = Math.max(1, ...[...tint.values()].map(each => each[0])); // the tint is by share of the strongest link
   const same = chapter.queries === chapter.keys, own = chapter.queries === "words";
   const from = Math.max(0, step - 600), to = Math.min(chapter.columns, step + 600);
   const word = (side, i, text) => {
     const share = side === "k" ? tint.get(i) : null, later = side === "q" || same ? i > step : false;
     return html`<button class=${"word" + (i === step && (side === "q" || same) ? " marked" : "") + (later ? " later" : "") + (own && (side === "q" || same) && i >= model.given ? " written" : "")} key=${side + i} data-i=${i}
-      style=${{ background: share ? `color-mix(in srgb, ${headColour(S.theme, share[1])} ${Math.round(85 * share[0] / 255)}%, transparent)` : "" }}
+      style=${{ background: share ? `color-mix(in srgb, ${headColour(S.theme, share[1])} ${Math.round(85 * (share[0] / strongest) ** 1.5)}%, transparent)` : "" }}
       title=${`${i}` + (share ? `: weight ${number(weightOf(share[0]))}` : "")} onClick=${() => (side === "q" || same) && set({ step: i })}><bdi>${shown(text)}</bdi></button>${/\n/.test(text) ? html`<br />` : ""}`;
   };
   const keys = chapter.columnWords.slice(same ? from : 0, same ? to : 1200).map((text, n) => word("k", (same ? from : 0) + n, text));

@@ -53,7 +53,7 @@ class AttentionMetrics(Callback):
         with evaluating(network), record_attention(network) as record:
             network(**few)
         if record.layers:
-            self.latest = head_metrics(record, few["tokens"], few.get("source"), self.chosen)
+            self.latest = head_metrics(record, batch.inputs["tokens"][: self.rows], few.get("source"), self.chosen)
             self._log(trainer, self.latest)
 
     def _log(self, trainer: Trainer, table: HeadTable) -> None:
