@@ -51,6 +51,8 @@ NEEDS: dict[str, list[str]] = {
     "classify": ["--text", "a"],
     "score": ["--text", "a checkpoint"],
     "attention": ["--text", "a checkpoint", "--metrics"],
+    "checkpoint average": ["GOOD/checkpoints/last.ckpt", "--output", "NEW/average.ckpt"],
+    "export": ["--to", "NEW", "--layout", "native"],
     "serve": ["--port", "0", "--check"],
     "generate draft": ["--checkpoint", "GOOD", "--temperature", "0"],
     "validate": ["--config", "RECIPE"],
@@ -153,7 +155,7 @@ def filled(words: Sequence[str], path: Path, recipe: Path, folder: Path) -> tupl
     """The command line with its places filled in, and the folder that it may write to."""
     new = tempfile.mkdtemp(dir=folder)
     places = {"FILE": str(path), "RECIPE": str(recipe), "NEW": new, "GOOD": str(recipe.parent / "run")}
-    return [re.sub(r"\b(FILE|RECIPE|NEW|GOOD)$", lambda m: places[m[1]], word) for word in words], new
+    return [re.sub(r"\b(FILE|RECIPE|NEW|GOOD)\b", lambda m: places[m[1]], word) for word in words], new
 
 
 def counted(argv: Sequence[str]) -> tuple[int, str, list[str]]:
