@@ -31,7 +31,7 @@ def run(argv: list[str]) -> int:
     number.add_argument("--last", type=int, metavar="N", help="the last N that the run keeps (KeptCheckpoints)")
     number.add_argument("--best", type=int, metavar="N", help="the best N that the run keeps (KeptCheckpoints)")
     average.add_argument("--weights", choices=("auto", "raw", "ema"), default="raw", help="of each (default: raw)")
-    average.add_argument("--output", required=True, metavar="FILE", help="checkpoint file to write")
+    average.add_argument("--output", required=True, metavar="FILE", help="the file to write")
     average.set_defaults(do=average_files)
     options = parser.parse_args(argv)
     return int(options.do(options))

@@ -212,7 +212,14 @@ def test_a_fused_optimizer_can_be_clipped_under_float16(corpus: FilesCorpus, tmp
         max_steps=1,
         optimizer=partial(torch.optim.AdamW, fused=True),
     )
-    trainer = Trainer(max_steps=1, gradient_clip_val=1.0, logger=False, enable_progress_bar=False, accelerator="cpu")
+    trainer = Trainer(
+        max_steps=1,
+        gradient_clip_val=1.0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        accelerator="cpu",
+    )
     trainer.fit(task, datamodule=data)
     MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu")).clip_gradients(trainer.optimizers[0], 1.0)
 
