@@ -14,7 +14,7 @@ from bench.harness import Case, Options, Prepare, add_common, progress, publish,
 from bench.train import precision
 
 SIZES = {
-    "small": {"d_model": 256, "layers": 4, "heads": 4, "vocab": 8000, "rows": 128, "batch": 32, "longest": 128},
+    "small": {"d_model": 256, "layers": 4, "heads": 4, "vocab": 8000, "rows": 512, "batch": 32, "longest": 128},
     "tiny": {"d_model": 64, "layers": 1, "heads": 2, "vocab": 500, "rows": 16, "batch": 4, "longest": 32},
 }
 SHORTEST = 5
