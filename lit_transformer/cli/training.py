@@ -144,7 +144,7 @@ def run(arguments: Arguments, argv: Sequence[str]) -> int:
     quiet()
     checkpoint = _evaluated_checkpoint(arguments)
     resolution = Resolution(arguments.recipe(), arguments.allow)
-    with _located(resolution):
+    with locating(resolution):
         if arguments.print_config:
             print(to_yaml(TrainingCLI(resolution).recipe), end="")
             return EXIT_DONE
@@ -246,11 +246,16 @@ def _evaluate(arguments: Arguments, cli: TrainingCLI, checkpoint: Path | None) -
         batches = cli.trainer.predict(cli.model, datamodule=cli.datamodule, ckpt_path=path) or []
         _write_lines(arguments.output, (row for batch in batches for row in _rows(batch)))
         return EXIT_DONE
-    evaluate = cli.trainer.validate if arguments.verb == "validate" else cli.trainer.test
-    for metrics in evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=path, verbose=False):
-        for name, value in metrics.items():
-            print(f"{name} {value:.6g}")
+    for name, value in evaluated(cli, path).items():
+        print(f"{name} {value:.6g}")
     return EXIT_DONE
+
+
+def evaluated(cli: TrainingCLI, checkpoint: str) -> dict[str, float]:
+    """The metrics of a checkpoint on the split of the CLI's verb."""
+    evaluate = cli.trainer.validate if cli.verb == "validate" else cli.trainer.test
+    found = evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, verbose=False)
+    return {name: float(value) for metrics in found for name, value in metrics.items()}
 
 
 def _rows(batch: Any) -> Iterator[Any]:
@@ -274,7 +279,7 @@ def _standard_output() -> Iterator[Any]:
 
 
 @contextmanager
-def _located(resolution: Resolution) -> Iterator[None]:
+def locating(resolution: Resolution) -> Iterator[None]:
     """Errors of parts name the recipe's line."""
     try:
         yield
@@ -292,7 +297,7 @@ def resolved_yaml(names: Sequence[str], allow: Sequence[str] = ()) -> str:
         RecipeError: The first mistake, with the others in ``others``.
     """
     resolution = Resolution(Arguments("fit", configs=list(names)).recipe(), allow)
-    with _located(resolution):
+    with locating(resolution):
         return to_yaml(TrainingCLI(resolution).recipe)
 
 

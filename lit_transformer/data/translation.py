@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 # The corpora and tokenizers that are not named here are imported so that a recipe can name them by their short names.
-from lit_transformer.data import numerals, parallel, subwords  # noqa: F401
+from lit_transformer.data import numerals, parallel, subwords, synthetic  # noqa: F401
 from lit_transformer.data.bpe_dropout import BPEDropout, DroppedText
 from lit_transformer.data.bucketing import TokenBudget
 from lit_transformer.data.corpora import Document

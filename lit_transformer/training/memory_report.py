@@ -61,7 +61,7 @@ def memory_by_part(trainer: Trainer, module: LightningModule) -> dict[str, int]:
     average = find_callback(trainer, EMA)
     if average is not None:
         parts["averaged weights"] = _bytes(average.average.values())
-    parts["activations and the rest, at the peak"] = max(0, _peak(module.device) - sum(parts.values()))
+    parts["activations and the rest, at the peak"] = max(0, peak_memory(module.device) - sum(parts.values()))
     return parts
 
 
@@ -119,7 +119,8 @@ def _bytes(tensors: Iterable[Any]) -> int:
     return sum(storages.values())
 
 
-def _peak(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
+    """Bytes that this process had at most: of the accelerator's memory, or of the machine's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     import resource

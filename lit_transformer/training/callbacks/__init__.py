@@ -4,6 +4,7 @@ from lit_transformer.training.callbacks.attention import AttentionMetrics
 from lit_transformer.training.callbacks.experts import ExpertBalance
 from lit_transformer.training.callbacks.freeze import Freeze
 from lit_transformer.training.callbacks.gradients import GradientNorm, Histograms
+from lit_transformer.training.callbacks.history import History
 from lit_transformer.training.callbacks.lora import DoRA, LoRA
 from lit_transformer.training.callbacks.position_loss import PositionLoss
 from lit_transformer.training.callbacks.progress import Progress
@@ -11,6 +12,6 @@ from lit_transformer.training.callbacks.samples import Samples
 from lit_transformer.training.callbacks.throughput import Throughput
 
 __all__ = [
-    "AttentionMetrics", "DoRA", "ExpertBalance", "Freeze", "GradientNorm", "Histograms", "LoRA", "PositionLoss",
-    "Progress", "Samples", "Throughput",
+    "AttentionMetrics", "DoRA", "ExpertBalance", "Freeze", "GradientNorm", "Histograms", "History", "LoRA",
+    "PositionLoss", "Progress", "Samples", "Throughput",
 ]  # fmt: skip

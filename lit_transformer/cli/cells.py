@@ -1,0 +1,139 @@
+"""The verbs as a study calls them: in a process of its own, with recipes from files and numbers as the answer."""
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_transformer import __version__
+from lit_transformer.analysis.mask_picture import draw_mask
+from lit_transformer.blocks.layer import Layer
+from lit_transformer.blocks.masks import Causal
+from lit_transformer.blocks.stack import Stack
+from lit_transformer.checkpoints.finding import find_newest
+from lit_transformer.checkpoints.loading import fill, network_weights
+from lit_transformer.checkpoints.reading import read
+from lit_transformer.cli.arguments import Arguments
+from lit_transformer.cli.resolution import Resolution
+from lit_transformer.cli.training import TrainingCLI, evaluated, locating, quiet, run
+from lit_transformer.networks.base import Network
+from lit_transformer.recipe.tree import Mapping
+from lit_transformer.studies.parts import Probe
+from lit_transformer.studies.program import Facts
+
+HISTORY = ("trainer.callbacks+", "[History]")
+"""What every cell keeps beside what its recipe asks for."""
+
+
+class Verbs:
+    """Fit, validate and test for the cells of a study.
+
+    Args:
+        allow: Packages of ``--allow``.
+    """
+
+    def __init__(self, allow: Sequence[str] = ()) -> None:
+        self.allow = list(allow)
+
+    def begin(self, threads: int) -> None:
+        """Sets this process up for computing."""
+        torch.set_num_threads(threads)
+        quiet()
+
+    def check(self, recipe: Mapping) -> None:
+        """Checks a recipe against everything it names."""
+        Resolution(recipe, self.allow)
+
+    def inspect(self, recipe: Mapping) -> Facts:
+        """Checks a recipe, prepares its data and builds its network without memory."""
+        resolution = Resolution(recipe, self.allow)
+        with locating(resolution):
+            cli = TrainingCLI(resolution, "validate")
+            cli.datamodule.prepare_data()
+            with torch.device("meta"):
+                cli.model.configure_model()
+        network, data, trainer = cli.model.network, cli.datamodule, cli.trainer
+        budget = getattr(getattr(data, "batches", None), "tokens", None)
+        length = int(network.dims.max_len or getattr(data, "block_size", 0) or 1)
+        rows = getattr(data, "batch_size", 1) * getattr(data, "block_size", 1)
+        tokens = (budget or rows) * trainer.accumulate_grad_batches * trainer.world_size * trainer.max_steps
+        flops = float(network.flops_per_token(length)) - hidden_flops(network, length)
+        return Facts(network.parameter_count(), int(tokens), flops)
+
+    def fit(self, recipe: Path, folder: Path, start: Path | None) -> None:
+        """Trains a recipe, or goes on with the run in the folder."""
+        going_on = folder.is_dir() and find_newest(folder) is not None
+        arguments = Arguments(
+            "fit",
+            configs=[str(recipe)],
+            overrides=[HISTORY],
+            allow=self.allow,
+            resume=going_on,
+            init_from=None if going_on or start is None else str(start),
+            output=str(folder),
+        )
+        words = ["fit", "--config", str(recipe), f"--{HISTORY[0]}", HISTORY[1], "--output", str(folder)]
+        words += ["--resume"] if going_on else ["--init_from", str(start)] if start is not None else []
+        run(arguments, words)
+
+    def evaluate(self, verb: str, recipe: Path, checkpoint: Path) -> dict[str, float]:
+        """The metrics of a checkpoint on a split."""
+        resolution = self._resolution(verb, recipe)
+        with locating(resolution):
+            return evaluated(TrainingCLI(resolution, verb), str(checkpoint))
+
+    def probe(self, probe: Probe, recipe: Path, checkpoint: Path) -> dict[str, float]:
+        """What a probe measures of a checkpoint."""
+        resolution = self._resolution("validate", recipe)
+        with locating(resolution):
+            cli = TrainingCLI(resolution, "validate")
+            cli.datamodule.prepare_data()
+            cli.model.configure_model()
+            fill(cli.model.network, network_weights(checkpoint, read(checkpoint)), str(checkpoint))
+            cli.model.network.to(cli.trainer.strategy.root_device)
+            return probe(cli.model, cli.datamodule)
+
+    def versions(self) -> dict[str, str]:
+        """What computed."""
+        import lightning
+
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+        return {
+            "lit_transformer": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "lightning": lightning.__version__,
+            "system": platform.platform(),
+            "device": device,
+        }
+
+    def _resolution(self, verb: str, recipe: Path) -> Any:
+        return Resolution(Arguments(verb, configs=[str(recipe)]).recipe(), self.allow)
+
+
+def hidden_flops(network: Network, length: int) -> float:
+    """The part of ``flops_per_token`` that masks take away: the scores of pairs that causal attention would compute.
+
+    The causal half counts in full there, so a sparse mask counts for its share of the lower triangle.
+    """
+    stack = getattr(network, "stack", None)
+    if not isinstance(stack, Stack):
+        return 0.0
+    dims, whole = network.dims, draw_mask(Causal(), length).visible
+    share = {mask: min(1.0, draw_mask(mask, length).visible / whole) for mask in stack.masks}
+    hidden = 0.0
+    for layer in stack.layers:
+        assert isinstance(layer, Layer)
+        hidden += 12 * dims.n_heads * dims.head_size * length * (1 - share[layer.own_mask or stack.mask])
+    return hidden
+
+
+def _processor() -> str:
+    """The name of the CPU, as far as the system says it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

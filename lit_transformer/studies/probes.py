@@ -1,0 +1,152 @@
+"""What a step of a study can measure beside a split's metrics; the measuring itself is in ``analysis``."""
+
+import itertools
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from lit_transformer.studies.parts import Probe
+
+
+def _batches(task: Any, data: Any, count: int) -> list[Any]:
+    device = next(task.network.parameters()).device
+    return [batch.to(device) for batch in itertools.islice(data.val_dataloader(), count)]
+
+
+@dataclass
+class PositionLossProbe(Probe):
+    """Loss by position in the context: ``loss_at/POSITION``.
+
+    Args:
+        batches: Batches of the validation split.
+        per_octave: Points for each doubling of the position.
+    """
+
+    batches: int = 16
+    per_octave: int = 2
+
+    def __call__(self, task: Any, data: Any) -> dict[str, float]:
+        """See the base class."""
+        from lit_transformer.analysis.probing import loss_by_position
+
+        task.eval()
+        found = loss_by_position(task.network, _batches(task, data, self.batches), self.per_octave)
+        return {f"loss_at/{place:g}": value for place, value in found.items()}
+
+
+@dataclass
+class ShiftProbe(Probe):
+    """How much logits change when all positions are moved: ``shift``, the largest difference, in float64.
+
+    Args:
+        length: Tokens of the text.
+        shift: How far positions are moved.
+    """
+
+    length: int = 32
+    shift: int = 32
+
+    def __call__(self, task: Any, data: Any) -> dict[str, float]:
+        """See the base class."""
+        from lit_transformer.analysis.probing import shift_difference
+
+        task.eval()
+        [batch] = _batches(task, data, 1)
+        return {"shift": shift_difference(task.network.double(), batch.tokens[:1, : self.length], self.shift)}
+
+
+@dataclass
+class ModeProbe(Probe):
+    """What training mode changes on the same text (BatchNorm's statistics): ``loss_training`` and ``loss_evaluation``.
+
+    Args:
+        batches: Batches of the validation split.
+    """
+
+    batches: int = 8
+
+    def __call__(self, task: Any, data: Any) -> dict[str, float]:
+        """See the base class."""
+        import torch
+
+        found = {}
+        for mode in ("evaluation", "training"):  # this order: training mode moves running statistics
+            task.train(mode == "training")
+            with torch.no_grad():
+                sums = [task.loss_sums(batch) for batch in _batches(task, data, self.batches)]
+            found[f"loss_{mode}"] = float(sum(total for total, _ in sums)) / float(sum(count for _, count in sums))
+        return {**found, "gap": found["loss_evaluation"] - found["loss_training"]}
+
+
+@dataclass
+class GradientProbe(Probe):
+    """Norm of the gradient by layer: ``gradient_norm/LAYER``, of the mean loss of one batch.
+
+    An encoder-decoder's stacks are told apart: ``gradient_norm_encoder/LAYER``.
+    """
+
+    def __call__(self, task: Any, data: Any) -> dict[str, float]:
+        """See the base class."""
+        from lit_transformer.analysis.probing import gradient_norms
+
+        self.prepare(task)
+        task.train()
+        [batch] = _batches(task, data, 1)
+        total, count = task.loss_sums(batch)
+        norms = gradient_norms(task.network, total / count)
+        names = {stack: "gradient_norm" if len(norms) == 1 else f"gradient_norm_{stack}" for stack in norms}
+        found = {f"{names[stack]}/{i}": value for stack, layers in norms.items() for i, value in layers.items()}
+        largest, smallest = max(found.values()), min(found.values())
+        return {**found, "gradient_spread": largest / smallest if smallest else math.inf}
+
+    def prepare(self, task: Any) -> None:
+        """Leaves the network as it was trained."""
+
+
+@dataclass
+class StartGradientProbe(GradientProbe):
+    """The same at initialisation: the weights are drawn anew."""
+
+    def prepare(self, task: Any) -> None:
+        """Draws the weights."""
+        task.network.initialise(0)
+
+
+@dataclass
+class DecodingProbe(Probe):
+    """Bytes of the cache and milliseconds a token while decoding: ``cache_bytes``, ``milliseconds_per_token``.
+
+    Args:
+        length: Tokens in the cache.
+    """
+
+    length: int = 256
+
+    def __call__(self, task: Any, data: Any) -> dict[str, float]:
+        """See the base class."""
+        from lit_transformer.analysis.probing import decoding_cost
+
+        task.eval()
+        return decoding_cost(task.network, self.length)
+
+
+@dataclass
+class ComplexityProbe(Probe):
+    """Milliseconds of attention and of the feed-forward by length, of one layer and one text, and fitted exponents.
+
+    Args:
+        lengths: Lengths of the text.
+    """
+
+    lengths: list[int] = field(default_factory=lambda: [64, 128, 256, 512, 1024])
+
+    def __call__(self, task: Any, data: Any) -> dict[str, float]:
+        """See the base class."""
+        from lit_transformer.analysis.complexity import crossover, exponent, time_by_length
+
+        task.eval()
+        times = time_by_length(task.network, self.lengths)
+        found = {f"{name}_ms/{length}": value for name, each in times.items() for length, value in each.items()}
+        found |= {f"{name}_exponent": exponent(each) for name, each in times.items()}
+        meeting = crossover(times["attention"], times["feed_forward"])
+        return found if meeting is None else {**found, "crossover": meeting}

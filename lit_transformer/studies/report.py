@@ -1,0 +1,201 @@
+"""The report of a study: one page, a summary, CSV files; a pure function of what its cells have written."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_transformer.errors import EnvironmentFault
+from lit_transformer.studies.reading import made
+from lit_transformer.studies.results import Results
+from lit_transformer.studies.tables import Table, arms, claims, compared, cost, curves_csv, results_csv, troubles
+from lit_transformer.studies.worker import write_whole
+
+
+def write_report(folder: str | Path) -> Path:
+    """Writes ``report/`` of a study's folder; nothing is trained, and the same results give the same bytes.
+
+    Args:
+        folder: The study's folder.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: There is no study in the folder.
+    """
+    results = Results(folder)
+    target = results.folder / "report"
+    try:
+        (target / "figures").mkdir(parents=True, exist_ok=True)
+        for old in (target / "figures").glob("*.svg"):
+            old.unlink()
+    except OSError as error:
+        raise EnvironmentFault(f"{target}: cannot be written: {error.strerror or error}") from error
+    report = Report(results)
+    write_whole(target / "results.csv", results_csv(results))
+    write_whole(target / "curves.csv", curves_csv(results))
+    write_whole(target / "summary.md", report.markdown())
+    for number, chart in enumerate(report.charts, 1):
+        write_whole(target / "figures" / f"{number:02}.svg", chart.svg + "\n")
+    write_whole(target / "report.html", report.html())
+    return target / "report.html"
+
+
+class Report:
+    """What the page and the summary say.
+
+    Args:
+        results: What the study found.
+    """
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+        self.study = results.study
+        self.charts = [chart for each in map(made, self.study["figures"]) for chart in each.charts(results)]
+        self.claims = claims(results)
+        self.troubles = troubles(results)
+        self.tables = [
+            table for setting in results.settings for measure in results.measures
+            if (table := compared(results, setting, measure)) is not None
+        ]  # fmt: skip
+        self.costs = [cost(results, setting) for setting in results.settings]
+
+    @property
+    def state(self) -> str:
+        """How much of the study there is."""
+        outcomes = [outcome.status for outcome in self.results.outcomes]
+        done, total = sum(status in ("done", "diverged") for status in outcomes), len(outcomes)
+        text = f"{done} of {total} cells: {len(self.results.arms)} arms, {len(self.results.settings)} settings, "
+        text += f"seeds {', '.join(map(str, self.study['seeds']))}"
+        if diverged := outcomes.count("diverged"):
+            text += f"; {diverged} diverged"
+        if self.study["dropped"]:
+            text += f"; {self.study['dropped']} combinations of the grid are left out"
+        return text
+
+    @property
+    def setup(self) -> list[str]:
+        """How it was done, in lines."""
+        recipe = " + ".join(self.study["recipe"])
+        lines = [f"recipe: {recipe}", f"compared with: {self.study['baseline']}"]
+        lines += [f"left out: {_said(pattern)}" for pattern in self.study["left_out"]]
+        versions = {json.dumps(each.results["versions"], sort_keys=True) for each in self.results.outcomes
+                    if each.results}  # fmt: skip
+        for text in sorted(versions):
+            lines.append("computed by: " + ", ".join(f"{k} {v}" for k, v in json.loads(text).items()))
+        allowed = {name: value for name, value in self.study["match"].items() if value is not None}
+        lines.append("matched: " + (_said({k: f"within {v:.1%}" for k, v in allowed.items()}) or "nothing"))
+        return lines
+
+    @property
+    def method(self) -> str:
+        """What the numbers mean."""
+        return (
+            "± is half of the 95 % confidence interval of the mean over seeds (Student's t). Differences are taken "
+            "seed by seed; p is that of the two-sided paired t-test, p (Holm) the same corrected for all arms of its "
+            "table. "
+            "An interval says nothing about other data, sizes or budgets."
+        )
+
+    def markdown(self) -> str:
+        """The summary."""
+        lines = [f"# {self.study['question']}", "", self.state + ".", ""]
+        lines += [f"- {line}" for line in self.setup] + [""]
+        for table in [self.claims, *self.tables, *self.costs, self.troubles, arms(self.results)]:
+            if table is not None:
+                lines += [f"## {table.title}", "", *_markdown(table), ""]
+                lines += [table.note, ""] if table.note else []
+        return "\n".join([*lines, self.method, ""])
+
+    def html(self) -> str:
+        """The page."""
+        page = files("lit_transformer.studies").joinpath("page")
+        shell, style, script = (
+            page.joinpath(n).read_text(encoding="utf-8") for n in ("page.html", "page.css", "page.js")
+        )
+        return (
+            shell.replace("{{digest}}", _digest(script))
+            .replace("{{style_digest}}", _digest(style))
+            .replace("{{title}}", escape(self.study["question"]))
+            .replace("{{style}}", style)
+            .replace("{{script}}", script)
+            .replace("{{body}}", self._body())  # last: what a study says must not be looked through for names
+        )
+
+    def _body(self) -> str:
+        parts = [
+            f"<h1>{escape(self.study['question'])}</h1>",
+            f'<p class="faint">study {escape(self.study["name"])}: {escape(self.state)}</p>',
+        ]
+        sections: list[tuple[str, str, list[str]]] = []
+        if self.claims is not None:
+            sections.append(("claims", "What was expected", [_html(self.claims)]))
+        if self.charts:
+            sections.append(("figures", "Figures", [f"<figure>{chart.svg}</figure>" for chart in self.charts]))
+        sections.append(("arms", "Arms compared", [*map(_html, self.tables), f'<p class="note">{self.method}</p>']))
+        sections.append(("cost", "What it took", list(map(_html, self.costs))))
+        if self.troubles is not None:
+            sections.append(("troubles", "What did not end as the rest", [_html(self.troubles)]))
+        sections.append(("recipes", "Recipes, versions, seeds", self._recipes()))
+        parts.append("<nav>" + "".join(f'<a href="#{key}">{name}</a>' for key, name, _ in sections) + "</nav>")
+        for key, name, inner in sections:
+            parts.append(f'<section id="{key}"><h2>{name}</h2>{"".join(inner)}</section>')
+        return "\n".join(parts)
+
+    def _recipes(self) -> list[str]:
+        parts = ["<ul>" + "".join(f"<li>{escape(line)}</li>" for line in self.setup) + "</ul>"]
+        parts.append(_html(arms(self.results)))
+        said = {key: self.study[key] for key in ("recipe", "common", "arms", "grid", "seeds", "steps", "measures")}
+        parts.append(_details("the study", yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=110)))
+        first = self.study["seeds"][0]
+        for outcome in self.results.outcomes:
+            if outcome.seed == first and outcome.results.get("recipe"):
+                parts.append(_details(f"{outcome.name}, every default filled in", outcome.results["recipe"]))
+        return parts
+
+
+def _details(title: str, text: str) -> str:
+    return f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
+
+
+def _said(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def _markdown(table: Table) -> list[str]:
+    def row(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    rule = ["---", *("---:" for _ in table.columns[1:])]
+    return [row(table.columns), "|" + "|".join(rule) + "|", *map(row, table.rows)]
+
+
+def _html(table: Table) -> str:
+    usual = ["text", *[""] * (len(table.columns) - 1)]
+    kinds = table.classes.get(0, usual)
+    head = "".join(
+        f'<th class="{_text(kind)}">{escape(name)}</th>' for name, kind in zip(table.columns, kinds, strict=True)
+    )
+    rows = []
+    for number, row in enumerate(table.rows):
+        kinds = table.classes.get(number, usual)
+        cells = "".join(f'<td class="{kind}">{escape(cell)}</td>' for cell, kind in zip(row, kinds, strict=True))
+        rows.append(f'<tr class="base">{cells}</tr>' if number == table.marked else f"<tr>{cells}</tr>")
+    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
+    return (f'<h3>{escape(table.title)}</h3><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+            f'<tbody>{"".join(rows)}</tbody></table></div>{note}')  # fmt: skip
+
+
+def _text(kind: str) -> str:
+    return "text" if "text" in kind.split() else ""
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

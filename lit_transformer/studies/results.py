@@ -1,0 +1,203 @@
+"""What a study found: the results of its cells, read from its folder."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lit_transformer.errors import UserError
+from lit_transformer.recipe.tree import plain
+from lit_transformer.studies.cells import Plan
+from lit_transformer.studies.parts import TRAINED, Measure, Number
+from lit_transformer.studies.program import Facts
+from lit_transformer.studies.statistics import Difference, Mean, holm, mean, paired
+from lit_transformer.studies.study import SECTIONS
+
+COSTS = {"seconds": "training time (s)", "tokens_per_second": "targets/s", "memory": "peak memory (bytes)"}
+"""What a run cost: the columns that never come out the same twice."""
+
+Setting = tuple[tuple[str, str], ...]
+
+
+def described(plan: Plan, facts: dict[str, Facts]) -> dict[str, Any]:
+    """A study as plain data, from which its report is written."""
+    study = plan.study
+    common = {key: plain(value) for key, value in study.common.items.items()}
+    return {
+        "name": study.name,
+        "question": study.question,
+        "recipe": study.recipe,
+        "common": common,
+        "arms": {name: _plain_level(level) for name, level in study.arms.items()},
+        "grid": {f: {n: _plain_level(level) for n, level in levels.items()} for f, levels in study.grid.items()},
+        "order": {"arms": list(study.arms), "grid": {f: list(levels) for f, levels in study.grid.items()}},
+        "left_out": study.left_out,
+        "dropped": plan.dropped,
+        "baseline": study.baseline or next(iter(study.arms)),
+        "seeds": study.seeds,
+        "steps": [_plain_step(step) for step in study.steps],
+        "measures": study.measures,
+        "claims": [_said(claim) for claim in study.claims],
+        "figures": [_said(figure) for figure in study.figures],
+        "match": asdict(study.match),
+        "facts": {name: each.plain() for name, each in facts.items()},
+        "cells": [{"name": c.name, "arm": c.arm, "setting": [list(s) for s in c.setting], "seed": c.seed,
+                   "group": c.group} for c in plan.cells],
+    }  # fmt: skip
+
+
+def _plain_level(level: Any) -> Any:
+    return plain(level)
+
+
+def _plain_step(step: Any) -> dict[str, Any]:
+    said = {key: value for key, value in vars(step).items() if key not in ("changes", "probe")}
+    said["changes"] = {key: plain(step.changes.items[key]) for key in SECTIONS if key in step.changes.items}
+    said["probe"] = None if step.probe is None else _said(step.probe)
+    return said
+
+
+def _said(part: Any) -> dict[str, Any]:
+    """A part as the tree that makes it again."""
+    return {"class_path": f"{type(part).__module__}.{type(part).__qualname__}", "init_args": dict(vars(part))}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A cell and what is known of it.
+
+    Args:
+        name: Its name.
+        arm: Its arm.
+        setting: Factors and levels.
+        seed: Its seed.
+        group: Its name without the seed.
+        results: What it has written; empty where nothing.
+    """
+
+    name: str
+    arm: str
+    setting: Setting
+    seed: int
+    group: str
+    results: dict[str, Any]
+
+    def step(self, name: str) -> dict[str, Any]:
+        """A step's results; empty where it was not done."""
+        found: dict[str, Any] = self.results.get("steps", {}).get(name, {})
+        return found
+
+    @property
+    def status(self) -> str:
+        """How training ended, ``missing`` where it has not."""
+        otherwise = "failed" if "failure" in self.results else "missing"
+        return str(self.step(TRAINED).get("outcome", otherwise))
+
+    def number(self, number: Number) -> float | None:
+        """One number; None where there is none, also where it is not finite."""
+        value = self.step(number.step).get("metrics", {}).get(number.metric)
+        return float(value) if value is not None and math.isfinite(value) else None
+
+    def measured(self, measure: Measure) -> float | None:
+        """A measure's value."""
+        first = self.number(measure.first)
+        if measure.second is None or first is None:
+            return first
+        second = self.number(measure.second)
+        if second is None or (measure.operation == "/" and second == 0):
+            return None
+        return first / second if measure.operation == "/" else first - second
+
+    def cost(self, name: str) -> float | None:
+        """What training cost."""
+        value = self.step(TRAINED).get("cost", {}).get(name)
+        return None if value is None else float(value)
+
+
+class Results:
+    """All that a study has found so far.
+
+    Args:
+        folder: The study's folder.
+
+    Raises:
+        UserError: There is no study in it.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        path = self.folder / "study.json"
+        try:
+            self.study: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise UserError(f"{path}: not there; --output names the folder of a study that was begun") from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read: {error}") from error
+        self.outcomes = [self._outcome(cell) for cell in self.study["cells"]]
+        self.measures = [Measure.parse(name, text) for name, text in self.study["measures"].items()]
+
+    def _outcome(self, cell: dict[str, Any]) -> Outcome:
+        path = self.folder / "results" / f"{cell['name']}.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            found = {}
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: is no results file ({error}); delete it and start the study again") from error
+        setting = tuple((factor, level) for factor, level in cell["setting"])
+        return Outcome(cell["name"], cell["arm"], setting, cell["seed"], cell["group"], found)
+
+    @property
+    def arms(self) -> list[str]:
+        """Names of the arms, in the study's order."""
+        return [str(name) for name in self.study["order"]["arms"]]
+
+    @property
+    def settings(self) -> list[Setting]:
+        """The settings, in the study's order."""
+        return list(dict.fromkeys(outcome.setting for outcome in self.outcomes))
+
+    def of(self, arm: str, setting: Setting) -> list[Outcome]:
+        """The cells of an arm under a setting, by seed."""
+        return [each for each in self.outcomes if each.arm == arm and each.setting == setting]
+
+    def values(self, arm: str, setting: Setting, measure: Measure) -> dict[int, float]:
+        """A measure's values by seed, where there are some."""
+        found = {each.seed: each.measured(measure) for each in self.of(arm, setting)}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def mean(self, arm: str, setting: Setting, measure: Measure) -> Mean | None:
+        """A measure's mean over seeds."""
+        values = self.values(arm, setting, measure)
+        return mean(list(values.values())) if values else None
+
+    def baseline(self, setting: Setting) -> str:
+        """The arm that the others are compared with under a setting."""
+        wanted = str(self.study["baseline"])
+        there = [arm for arm in self.arms if self.of(arm, setting)]
+        return wanted if wanted in there else there[0]
+
+    def differences(self, setting: Setting, measure: Measure) -> dict[str, Difference]:
+        """Every other arm less the baseline, on the seeds that both have, with p-values adjusted for all of them."""
+        base = self.values(self.baseline(setting), setting, measure)
+        found: dict[str, Difference] = {}
+        for arm in self.arms:
+            if arm == self.baseline(setting):
+                continue
+            mine = self.values(arm, setting, measure)
+            seeds = [seed for seed in mine if seed in base]
+            if seeds:
+                found[arm] = paired([mine[s] for s in seeds], [base[s] for s in seeds])
+        adjusted = holm([each.p for each in found.values()])
+        return {arm: Difference(d.mean, d.p, p) for (arm, d), p in zip(found.items(), adjusted, strict=True)}
+
+    def measure(self, name: str) -> Measure:
+        """A measure by its name."""
+        return next(measure for measure in self.measures if measure.name == name)
+
+    def steps(self) -> Iterator[str]:
+        """Names of the steps."""
+        yield TRAINED
+        yield from (step["name"] for step in self.study["steps"])

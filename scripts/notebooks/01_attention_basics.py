@@ -1,0 +1,70 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Attention basics
+#
+# Every token asks a question (query), every token offers an answer (value) under a name (key). The weight of an answer is
+# the softmax of the products of query and keys. Here it is in four lines, beside the kernel that the networks use.
+
+# %%
+import torch
+
+from lit_transformer.analysis.chart import heat_chart
+from lit_transformer.blocks import Causal, EagerKernel, Full, SdpaKernel, Sites, Visibility
+
+torch.manual_seed(0)
+words = ["the", "cat", "sat", "on", "the", "mat"]
+T, K = len(words), 8
+q, k, v = torch.randn(3, 1, 1, T, K)  # one text, one head
+
+# %%
+scores = q @ k.transpose(-2, -1) / K**0.5  # (1, 1, T, T)
+weights = scores.softmax(-1)  # every row sums to one
+by_hand = weights @ v
+
+# %%
+sites = Sites(torch.arange(T).unsqueeze(0))
+everything = Visibility(Full(), sites, sites)
+assert torch.allclose(by_hand, EagerKernel()(q, k, v, everything), atol=1e-6)
+
+
+# %% [markdown]
+# Why divide by sqrt(K)? Products of long vectors are large, and the softmax of large numbers looks at one key alone.
+
+# %%
+def sharpest(size: int, scaled: bool) -> float:
+    a, b = torch.randn(2, 256, size)
+    products = a @ b.T / (size**0.5 if scaled else 1.0)
+    return float(products.softmax(-1).max(-1).values.mean())
+
+
+for size in (8, 64, 512):
+    print(f"K = {size:3}: largest weight {sharpest(size, False):.2f} as it is, {sharpest(size, True):.2f} scaled")
+assert sharpest(512, False) > 0.9 > 0.2 > sharpest(512, True)
+
+# %% [markdown]
+# A causal mask hides what comes later: the future's scores become minus infinity before the softmax.
+
+# %%
+past = Visibility(Causal(), sites, sites)
+causal = EagerKernel().weights(q, k, past)[0, 0]
+assert torch.equal(causal, causal.tril())
+names = [f"{i} {word}" for i, word in enumerate(words)]
+heat_chart("who looks at whom", names, names,
+           {(names[i], names[j]): float(causal[i, j]) if j <= i else None for i in range(T) for j in range(T)})
+
+# %% [markdown]
+# The fused kernel computes the same without ever holding the whole matrix.
+
+# %%
+assert torch.allclose(EagerKernel()(q, k, v, past), SdpaKernel()(q, k, v, past), atol=1e-6)

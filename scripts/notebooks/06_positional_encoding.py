@@ -1,0 +1,54 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Positional encoding
+#
+# The original: waves of many lengths added to the embeddings. Two positions' waves have a product that depends on their
+# distance alone, and falls with it.
+
+# %%
+import torch
+
+from lit_transformer.analysis.chart import Axis, Point, line_chart
+from lit_transformer.blocks import Learned, Sinusoidal
+from lit_transformer.dims import Dims, SizeError
+
+dims = Dims(d_model=64, n_heads=4, max_len=128)
+waves = Sinusoidal(dims).prepare(torch.arange(128).unsqueeze(0))[0]  # (T, D)
+assert waves.shape == (128, 64)
+
+# %%
+line_chart("four of the waves", {f"dimension {d}": [Point(t, float(waves[t, d])) for t in range(128)] for d in (0, 4, 8, 16)},
+           Axis("position"), marks=False)
+
+# %%
+products = waves @ waves.T
+for shift in (1, 10, 50):
+    values = products.diagonal(shift)
+    print(f"distance {shift:2}: {values.mean():.2f}, the same everywhere to {values.std():.0e}")
+    assert float(values.std()) < 1e-3
+line_chart("product of waves by distance", {"product": [Point(s, float(products.diagonal(s).mean())) for s in range(100)]},
+           Axis("distance"), marks=False)
+
+# %% [markdown]
+# A learned table knows nothing beyond its end, and says so.
+
+# %%
+table = Learned(dims)
+table.prepare(torch.arange(128).unsqueeze(0))
+try:
+    table.prepare(torch.arange(129).unsqueeze(0))
+except SizeError as error:
+    print(error)
+else:
+    raise AssertionError("the table must end")

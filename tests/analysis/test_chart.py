@@ -1,0 +1,40 @@
+"""Charts: well-formed, the same for the same numbers, and safe with any name."""
+
+import math
+import xml.etree.ElementTree as ElementTree
+
+from lit_transformer.analysis.chart import Axis, Chart, Point, heat_chart, interval_chart, line_chart
+from lit_transformer.analysis.power_law import PowerLawFit, fit_power_law
+
+EVIL = '<script>alert("1")</script> & ]]>'
+
+
+def circles(chart: Chart) -> list[tuple[float, float]]:
+    root = ElementTree.fromstring(chart.svg)  # raises where it is not well-formed
+    return [(float(e.get("cx", 0)), float(e.get("cy", 0))) for e in root.iter() if e.tag.endswith("circle")]
+
+
+def test_points_stand_where_their_numbers_say() -> None:
+    points = [Point(1, 10), Point(10, 100, 50, 200), Point(100, 1000), Point(1000, math.nan)]
+    chart = line_chart(EVIL, {EVIL: points}, Axis(EVIL, log=True), Axis(log=True))
+    (x0, y0), (x1, y1), (x2, y2) = circles(chart)
+    assert abs((x1 - x0) - (x2 - x1)) < 0.2 and abs((y1 - y0) - (y2 - y1)) < 0.2 and x0 < x1 and y0 > y1
+    assert "<script>" not in chart.svg
+    assert chart == line_chart(EVIL, {EVIL: points}, Axis(EVIL, log=True), Axis(log=True))
+
+
+def test_nothing_and_one_value_can_be_drawn() -> None:
+    for points in ([], [Point(3, 3)], [Point(0, 0, 0, 0)]):
+        circles(line_chart("t", {"a": points}))
+        circles(interval_chart("t", {"a": points}, reference=1.0))
+    circles(heat_chart(EVIL, [EVIL, "b"], ["c"], {(EVIL, "c"): None, ("b", "c"): 2.0}, missing=lambda *_: "gone"))
+
+
+def test_a_power_law_is_found_again() -> None:
+    law = PowerLawFit(1.5, 30.0, 0.4, 200.0, 0.35)
+    runs = [(n, d, law(n, d)) for n in (1e4, 3e4, 1e5, 3e5) for d in (1e5, 1e6, 1e7)]
+    found = fit_power_law(runs)
+    assert abs(found.alpha - 0.4) < 0.02 and abs(found.beta - 0.35) < 0.02 and abs(found.floor - 1.5) < 0.05
+    size, tokens = found.best(6 * 1e6 * 1e8)
+    assert abs(size * tokens / 1e14 - 1) < 1e-6
+    assert law(size, tokens) <= min(law(size * 1.3, tokens / 1.3), law(size / 1.3, tokens * 1.3)) + 1e-6

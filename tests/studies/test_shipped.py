@@ -1,0 +1,47 @@
+"""The studies that ship: each can be read, planned and checked against what its recipes name."""
+
+import pytest
+
+from lit_transformer.cli.main import main
+from lit_transformer.recipe import shipped_recipes
+from lit_transformer.studies.cells import Plan
+from lit_transformer.studies.reading import read_study
+from lit_transformer.studies.study import shipped_studies
+
+NAMES = [name for name, _ in shipped_studies()]
+FORMS = [[name] for name in NAMES if not name.startswith("full/")]
+FORMS += [[name.removeprefix("full/"), name] for name in NAMES if name.startswith("full/")]
+
+
+def test_the_six_studies_are_there_in_both_forms(capsys: pytest.CaptureFixture[str]) -> None:
+    six = {"positions", "norms", "attention", "architectures", "ablation", "scaling"}
+    assert six | {f"full/{name}" for name in six} <= set(NAMES)
+    assert all(text for _, text in shipped_studies())
+    assert main(["study", "--list"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in NAMES)
+    assert not {recipe.name for recipe in shipped_recipes()} & set(NAMES)  # no recipe that fit takes
+
+
+@pytest.mark.parametrize("configs", FORMS, ids=lambda configs: configs[-1])
+def test_every_recipe_of_a_study_is_valid(configs: list[str]) -> None:
+    from lit_transformer.cli.resolution import Resolution
+
+    study = read_study(configs)
+    if study.search is not None:
+        from lit_transformer.studies.search import _level, _name
+
+        study.arms = {_name(0): _level({key: _first(each) for key, each in study.search.ranges.items()})}
+    plan = Plan(study)
+    firsts = {factor: next(iter(levels)) for factor, levels in study.grid.items()}
+    for cell in plan.groups:
+        if dict(cell.setting) != firsts and cell.arm != next(iter(study.arms)):
+            continue  # every arm under one setting, one arm under every setting
+        Resolution(plan.recipe(cell))
+        for step in plan.steps(cell):
+            Resolution(plan.step_recipe(cell, step))
+
+
+def _first(range_: object) -> object:
+    values = vars(range_)
+    return values["values"][0] if "values" in values else values["low"]
