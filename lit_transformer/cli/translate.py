@@ -146,11 +146,11 @@ def read_references(path: str, lines: Lines) -> list[str]:
 
 
 def scores(translations: list[str], references: list[str]) -> Iterator[str]:
-    """Corpus BLEU and chrF, each with its signature."""
+    """Corpus BLEU as it is and lower-cased, for models that write lower case, and chrF; each with its signature."""
     from sacrebleu.metrics import BLEU, CHRF
 
     if not references:
         return
-    for name, metric in (("BLEU", BLEU()), ("chrF", CHRF())):
+    for name, metric in (("BLEU", BLEU()), ("BLEU lower-cased", BLEU(lowercase=True)), ("chrF", CHRF())):
         score = metric.corpus_score(translations, [references]).score
         yield f"{name} {score:.2f}  {metric.get_signature()}"

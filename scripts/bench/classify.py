@@ -201,6 +201,8 @@ def add_parser(commands: Any) -> None:
     )
     add_common(parser, rounds=5)
     parser.add_argument("--size", choices=sorted(SIZES), default="small", help="sizes to begin with (default: small)")
+    parser.add_argument("--rows", type=int, help="rows of a step (default: that of the size)")
+    parser.add_argument("--batch", type=int, help="rows of a batch (default: that of the size)")
     parser.add_argument(
         "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is autocast (default: fp32)"
     )
@@ -218,6 +220,7 @@ def add_parser(commands: Any) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run the race and print its table."""
     options: Options = {**SIZES[arguments.size], "precision": arguments.precision, "threads": arguments.threads}
+    options |= {name: getattr(arguments, name) for name in ("rows", "batch") if getattr(arguments, name)}
     contestants = race("classify", arguments.contestants, options, arguments.rounds, arguments.steps, progress)
     title = "classification, " + ", ".join(f"{key} {value}" for key, value in options.items() if key != "threads")
     references = [n for n in ("bert", "bert-bucketed", "torch.nn") if n in arguments.contestants]
