@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lit_transformer.checkpoints.converting import read_any, write_any
 from lit_transformer.checkpoints.finding import candidates
 from lit_transformer.checkpoints.loading import Weights, network_weights
 from lit_transformer.checkpoints.parts import EMA
@@ -18,7 +19,9 @@ KEPT = ("global_step", "epoch", "pytorch-lightning_version", "hyper_parameters",
 """What it takes to use the weights: not the state of a run, which an average has none of."""
 
 
-def average_checkpoints(paths: Sequence[str | Path], target: str | Path, weights: Weights = "raw") -> Path:
+def average_checkpoints(
+    paths: Sequence[str | Path], target: str | Path, weights: Weights = "raw", trusted: bool = False
+) -> Path:
     """Writes the mean of the weights of checkpoints of one network, usually the last or the best of a run (Vaswani et
     al., 2017, averaged the last 5 or 20).
 
@@ -26,9 +29,10 @@ def average_checkpoints(paths: Sequence[str | Path], target: str | Path, weights
     go on with.
 
     Args:
-        paths: At least two checkpoint files.
-        target: The file to write, replaced in one step.
+        paths: At least two checkpoints: plain or safetensors files, or folders of parts.
+        target: The file to write, replaced in one step; ``.safetensors`` is one.
         weights: ``raw`` the trained weights of each, ``ema`` their running averages, ``auto`` those where there are.
+        trusted: Whether DeepSpeed's pickles may be opened.
 
     Returns:
         The file that was written.
@@ -44,7 +48,7 @@ def average_checkpoints(paths: Sequence[str | Path], target: str | Path, weights
     first: dict[str, Any] = {}
     steps = []
     for path in files:
-        checkpoint = read(path)
+        checkpoint = read_any(path, trusted)
         values = {**_others(checkpoint, weights), **_named(network_weights(path, checkpoint, weights))}
         first = first or checkpoint
         _check_alike(files[0], path, first, checkpoint, sums, values)
@@ -65,7 +69,10 @@ def average_checkpoints(paths: Sequence[str | Path], target: str | Path, weights
     content = {key: newest[key] for key in KEPT if key in newest}
     content["state_dict"] = _retied(mean, like)
     content["averaged"] = {"steps": sorted(steps), "weights": weights}
-    write(target, content, step=int(newest["global_step"]))
+    if Path(target).suffix == ".safetensors":
+        write_any(Path(target), content.pop("state_dict"), content)
+    else:
+        write(target, content, step=int(newest["global_step"]))
     return Path(target)
 
 

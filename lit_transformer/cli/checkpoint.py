@@ -1,4 +1,4 @@
-"""``lit-transformer checkpoint``: look into checkpoint files, check that they are whole, average them."""
+"""``lit-transformer checkpoint``: look into checkpoint files, check that they are whole, average and convert them."""
 
 import argparse
 from collections.abc import Iterator
@@ -11,12 +11,15 @@ from lit_transformer.cli.options import OptionParser
 from lit_transformer.errors import EXIT_DONE, LitTransformerError, UserError
 
 PLACE = "a checkpoint file, or a run folder: all of its checkpoints"
+TRUST = "open DeepSpeed's files, which can run code: only if you wrote them"
 
 
 def run(argv: list[str]) -> int:
     """Runs the verb."""
     parser = OptionParser(
-        "checkpoint", "Inspect, verify and average checkpoints.", "lit-transformer checkpoint verify runs/quickstart"
+        "checkpoint",
+        "Inspect, verify, average and convert checkpoints.",
+        "lit-transformer checkpoint verify runs/quickstart",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_ActionParser)
     for name, do in (("inspect", inspect_files), ("verify", verify_files)):
@@ -32,7 +35,20 @@ def run(argv: list[str]) -> int:
     number.add_argument("--best", type=int, metavar="N", help="the best N that the run keeps (KeptCheckpoints)")
     average.add_argument("--weights", choices=("auto", "raw", "ema"), default="raw", help="of each (default: raw)")
     average.add_argument("--output", required=True, metavar="FILE", help="the file to write")
+    average.add_argument("--trust", action="store_true", help=TRUST)
     average.set_defaults(do=average_files)
+    convert = actions.add_parser("convert", help=_ActionParser.SUMMARIES["convert"])
+    convert.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="a file (.ckpt, .safetensors), or a folder of parts: of torch.distributed.checkpoint, or DeepSpeed's",
+    )
+    convert.add_argument("--output", required=True, metavar="PATH", help="what to write: NAME.safetensors, NAME.ckpt, "
+                         "or the name of a folder of parts")  # fmt: skip
+    convert.add_argument("--weights", choices=("auto", "raw", "ema"), default="raw", help="which ones (default: raw)")
+    convert.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="their type (default: as it is)")
+    convert.add_argument("--trust", action="store_true", help=TRUST)
+    convert.set_defaults(do=convert_file)
     options = parser.parse_args(argv)
     return int(options.do(options))
 
@@ -41,13 +57,15 @@ class _ActionParser(OptionParser):
     SUMMARIES = {
         "inspect": "Print what a checkpoint holds: step, clock, sizes, recipe of the network, vocabulary.",
         "average": "Write the mean of the weights of several checkpoints of one network.",
+        "convert": "Write the weights of a checkpoint in another form, and say their SHA-256, which stays the same.",
         "verify": "Read every byte and compare with the stored SHA-256; one line a file.",
     }
 
     def __init__(self, prog: str, **kwargs: Any) -> None:
         name = prog.rpartition(" ")[2]
         example = f"lit-transformer checkpoint {name} runs/quickstart/20260101-120000"
-        example += " --last 5 --output averaged.ckpt" if name == "average" else ""
+        example += {"average": " --last 5 --output averaged.ckpt", "convert": "/checkpoints/best.ckpt --output "
+                    "best.safetensors"}.get(name, "")  # fmt: skip
         super().__init__(f"checkpoint {name}", self.SUMMARIES[name], example, **kwargs)
 
 
@@ -76,16 +94,27 @@ def inspect_files(options: argparse.Namespace) -> int:
 def average_files(options: argparse.Namespace) -> int:
     """Writes the average and says of what."""
     from lit_transformer.checkpoints.averaging import average_checkpoints, checkpoints_of_run
+    from lit_transformer.checkpoints.converting import is_folder_of_parts
 
     paths = [Path(place) for place in options.checkpoint]
     if options.last is not None or options.best is not None:
         if len(paths) != 1 or not paths[0].is_dir():
             raise UserError("checkpoint average: --last and --best choose among the checkpoints of one run folder")
         paths = checkpoints_of_run(paths[0], options.last, options.best)
-    elif folders := [path for path in paths if path.is_dir()]:
+    elif folders := [path for path in paths if path.is_dir() and not is_folder_of_parts(path)]:
         raise UserError(f"checkpoint average: {folders[0]} is a folder; say how many with --last or --best")
-    target = average_checkpoints(paths, options.output, options.weights)
+    target = average_checkpoints(paths, options.output, options.weights, options.trust)
     print(f"{target}: the mean of {len(paths)} checkpoints: {', '.join(path.name for path in paths)}")
+    return EXIT_DONE
+
+
+def convert_file(options: argparse.Namespace) -> int:
+    """Writes the other form and says what it holds."""
+    from lit_transformer.checkpoints.converting import convert
+
+    done = convert(options.checkpoint, options.output, options.weights, options.dtype, options.trust)
+    cast = f"; {done.cast}" if done.cast else ""
+    print(f"{done.path}: {done.kind}, {done.tensors} tensors, weights sha256 {done.digest}{cast}")
     return EXIT_DONE
 
 
