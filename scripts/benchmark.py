@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from bench import attention, classify, generate, loop, recompute, seq2seq, serve, train  # noqa: E402
+from bench import attention, classify, generate, loop, plan, recompute, seq2seq, serve, train  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     recompute.add_parser(commands)
     generate.add_parser(commands)
     serve.add_parser(commands)
+    plan.add_parser(commands)
     parsed = parser.parse_args(arguments)
     code: int = parsed.run(parsed)
     return code
