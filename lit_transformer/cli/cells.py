@@ -1,11 +1,15 @@
 """The verbs as a study calls them: in a process of its own, with recipes from files and numbers as the answer."""
 
+import json
 import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_transformer import __version__
 from lit_transformer.analysis.mask_picture import draw_mask
@@ -25,6 +29,30 @@ from lit_transformer.studies.program import Facts
 
 HISTORY = ("trainer.callbacks+", "[History]")
 """What every cell keeps beside what its recipe asks for."""
+
+
+class CellCLI(TrainingCLI):
+    """The same for many evaluations: what differs in the data alone is not parsed again, nor rehearsed.
+
+    Parsing takes jsonargparse a second, and the steps of a cell differ in little.
+    """
+
+    parsed: ClassVar[dict[str, Namespace]] = {}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses the data alone where the rest was parsed before."""
+        key = json.dumps([self.verb, {name: value for name, value in args.items() if name != "data"}], default=str)
+        if key in self.parsed:
+            self.config = self.parsed[key].clone()
+            data = ArgumentParser(exit_on_error=False)
+            data.add_argument("--data", type=LightningDataModule)
+            self.config.data = data.parse_object({"data": args["data"]}).data
+        else:
+            super().parse_arguments(parser, args)
+            self.parsed[key] = self.config.clone()
+
+    def rehearse(self) -> None:
+        """Nothing: whatever is built here is built in no time."""
 
 
 class Verbs:
@@ -50,7 +78,7 @@ class Verbs:
         """Checks a recipe, prepares its data and builds its network without memory."""
         resolution = Resolution(recipe, self.allow)
         with locating(resolution):
-            cli = TrainingCLI(resolution, "validate")
+            cli = CellCLI(resolution, "validate")
             cli.datamodule.prepare_data()
             with torch.device("meta"):
                 cli.model.configure_model()
@@ -82,13 +110,13 @@ class Verbs:
         """The metrics of a checkpoint on a split."""
         resolution = self._resolution(verb, recipe)
         with locating(resolution):
-            return evaluated(TrainingCLI(resolution, verb), str(checkpoint))
+            return evaluated(CellCLI(resolution, verb), str(checkpoint))
 
     def probe(self, probe: Probe, recipe: Path, checkpoint: Path) -> dict[str, float]:
         """What a probe measures of a checkpoint."""
         resolution = self._resolution("validate", recipe)
         with locating(resolution):
-            cli = TrainingCLI(resolution, "validate")
+            cli = CellCLI(resolution, "validate")
             cli.datamodule.prepare_data()
             cli.model.configure_model()
             fill(cli.model.network, network_weights(checkpoint, read(checkpoint)), str(checkpoint))

@@ -114,10 +114,14 @@ class TrainingCLI(LightningCLI):
         """Builds data, task and Trainer; only parses without a verb."""
         if self.verb is None:
             return
-        rehearse(self.resolution)
+        self.rehearse()
         super().instantiate_classes()
         if hasattr(self.model, "recipe"):
             self.model.recipe = self.recipe["model"]
+
+    def rehearse(self) -> None:
+        """Tries what needs no data, so that a mistake is said before the data is prepared."""
+        rehearse(self.resolution)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer with what every run gets."""

@@ -72,7 +72,9 @@ class Report:
         """How much of the study there is."""
         outcomes = [outcome.status for outcome in self.results.outcomes]
         done, total = sum(status in ("done", "diverged") for status in outcomes), len(outcomes)
-        text = f"{done} of {total} cells: {len(self.results.arms)} arms, {len(self.results.settings)} settings, "
+        settings = len(self.results.settings)
+        text = f"{done} of {total} cells: {len(self.results.arms)} arms, "
+        text += f"{settings} settings, " if settings > 1 else ""
         text += f"seeds {', '.join(map(str, self.study['seeds']))}"
         if diverged := outcomes.count("diverged"):
             text += f"; {diverged} diverged"
@@ -136,13 +138,13 @@ class Report:
         ]
         sections: list[tuple[str, str, list[str]]] = []
         if self.claims is not None:
-            sections.append(("claims", "What was expected", [_html(self.claims)]))
+            sections.append(("claims", "What was expected", [_html(self.claims, False)]))
         if self.charts:
             sections.append(("figures", "Figures", [f"<figure>{chart.svg}</figure>" for chart in self.charts]))
         sections.append(("arms", "Arms compared", [*map(_html, self.tables), f'<p class="note">{self.method}</p>']))
         sections.append(("cost", "What it took", list(map(_html, self.costs))))
         if self.troubles is not None:
-            sections.append(("troubles", "What did not end as the rest", [_html(self.troubles)]))
+            sections.append(("troubles", "What did not end as the rest", [_html(self.troubles, False)]))
         sections.append(("recipes", "Recipes, versions, seeds", self._recipes()))
         parts.append("<nav>" + "".join(f'<a href="#{key}">{name}</a>' for key, name, _ in sections) + "</nav>")
         for key, name, inner in sections:
@@ -177,7 +179,7 @@ def _markdown(table: Table) -> list[str]:
     return [row(table.columns), "|" + "|".join(rule) + "|", *map(row, table.rows)]
 
 
-def _html(table: Table) -> str:
+def _html(table: Table, titled: bool = True) -> str:
     usual = ["text", *[""] * (len(table.columns) - 1)]
     kinds = table.classes.get(0, usual)
     head = "".join(
@@ -189,7 +191,8 @@ def _html(table: Table) -> str:
         cells = "".join(f'<td class="{kind}">{escape(cell)}</td>' for cell, kind in zip(row, kinds, strict=True))
         rows.append(f'<tr class="base">{cells}</tr>' if number == table.marked else f"<tr>{cells}</tr>")
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
-    return (f'<h3>{escape(table.title)}</h3><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+    title = f"<h3>{escape(table.title)}</h3>" if titled else ""
+    return (f'{title}<div class="scroll"><table><thead><tr>{head}</tr></thead>'
             f'<tbody>{"".join(rows)}</tbody></table></div>{note}')  # fmt: skip
 
 

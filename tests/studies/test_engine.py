@@ -1,0 +1,190 @@
+"""The engine, the report and the search, on runs that take no time."""
+
+import csv
+import filecmp
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lit_transformer.errors import Preempted, UserError
+from lit_transformer.studies.cells import Plan
+from lit_transformer.studies.engine import Engine
+from lit_transformer.studies.reading import read_study
+from lit_transformer.studies.report import write_report
+from lit_transformer.studies.results import COSTS, Results
+from lit_transformer.studies.search import run_search
+from lit_transformer.studies.tables import claims, troubles
+from lit_transformer.studies.worker import Folder
+from tests.studies.fake import BASE, STUDY, Fake
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "study.yaml").write_text(STUDY)
+    (tmp_path / "base.yaml").write_text(BASE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def engine(out: str = "out", program: Fake | None = None, processes: int = 4, **overrides: str) -> Engine:
+    said = [(key.replace("__", "."), value) for key, value in overrides.items()]
+    plan = Plan(read_study(["study.yaml"], said))
+    return Engine(plan, Folder(out), program or Fake(), processes, say=lambda line: None)
+
+
+def report(out: str = "out") -> dict[str, str]:
+    """The files of the report without what time and memory say."""
+    write_report(out)
+    files = {path.name: path.read_text() for path in Path(out, "report").glob("*.csv")}
+    rows = list(csv.DictReader(files.pop("results.csv").splitlines()))
+    files["results"] = str([{key: value for key, value in row.items() if key not in COSTS} for row in rows])
+    shown = Path(out, "report", "summary.md").read_text().split("## what it took")
+    return files | {"summary": shown[0]}
+
+
+def test_the_answer_that_is_known(here: Path) -> None:
+    assert engine().run() == []
+    results = Results("out")
+    assert len(results.outcomes) == 21 and results.study["dropped"] == 1
+    found = results.differences((("max_steps", "2"),), results.measure("loss"))
+    assert found["high"].mean.value == pytest.approx(0.9) and found["high"].significant
+    assert found["same"].mean.value == 0 and found["same"].p == 1
+    assert "wild" not in found  # it diverged: no number, and no average with those that did not
+    table = claims(results)
+    assert table is not None
+    assert [row[2] for row in table.rows[::2]] == ["holds", "does not hold", "holds", "does not hold", "holds"]
+    problems = troubles(results)
+    assert problems is not None
+    assert {(row[0].split(",")[0], row[1], row[2]) for row in problems.rows} == {
+        ("low", "longer", "refused"), ("wild", "fit", "diverged"),
+    }  # fmt: skip
+    [high] = results.of("high", (("max_steps", "4"),))[:1]
+    assert high.step("after")["metrics"]["val/loss"] == pytest.approx(2.2)  # of the recipe that was tuned
+
+
+def test_the_report_is_rebuilt_bit_for_bit_from_the_results(here: Path) -> None:
+    engine().run()
+    write_report("out")
+    os.makedirs("copy")
+    for name in ("study.json", "results"):
+        os.rename(f"out/{name}", f"copy/{name}")
+    write_report("copy")
+    names = [str(path.relative_to("out/report")) for path in Path("out/report").rglob("*") if path.is_file()]
+    assert len(names) == 4 + 10
+    assert filecmp.cmpfiles("out/report", "copy/report", names, shallow=False) == (names, [], [])
+    page = Path("out/report/report.html").read_text()
+    assert "<rate>" not in page and "&lt;rate&gt;" in page and "http-equiv" in page
+
+
+def test_killed_at_any_moment_it_ends_the_same(here: Path) -> None:
+    engine("whole").run()
+    for wanted in (0, 1, 4, 9, 15):
+        child = os.fork()
+        if not child:
+            try:
+                engine(program=Fake(seconds=0.02), processes=3).run()
+            finally:
+                os._exit(0)
+        until = time.monotonic() + 60
+        while len(list(Path("out/results").glob("*.json"))) < wanted and time.monotonic() < until:
+            time.sleep(0.01)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    known = len(list(Path("out/results").glob("*.json")))
+    assert 0 < known < 21  # or nothing was shown
+    assert engine().run() == []
+    assert report() == report("whole")
+
+
+def test_a_cell_whose_process_dies_is_tried_again(here: Path) -> None:
+    said: list[str] = []
+    running = engine(program=Fake(die="same,max_steps=2,seed=2"))
+    running.say = said.append
+    assert running.run() == []
+    assert any("killed by SIGKILL); once more" in line for line in said)
+    assert any("left" in line and line.startswith("[1/21]") for line in said) and "all done" in said[-1]
+
+
+def test_a_signal_stops_it_and_it_goes_on(here: Path) -> None:
+    running = engine(program=Fake(seconds=0.05), processes=2)
+    running.say = lambda line: os.kill(os.getpid(), signal.SIGTERM) if line.startswith("[2/21]") else None
+    with pytest.raises(Preempted, match="stopped by SIGTERM; [23] of 21 cells are done"):
+        running.run()
+    assert engine().run() == []
+
+
+def test_finished_cells_are_skipped_and_new_evaluations_train_nothing(here: Path) -> None:
+    engine().run()
+    trained = {path: path.stat().st_mtime_ns for path in Path("out/cells").rglob("history.json")}
+    engine(study__steps="[{name: long, times: {data.block_size: 1.5}}]", study__claims="[]", study__figures="[]").run()
+    assert {path: path.stat().st_mtime_ns for path in trained} == trained
+    assert Results("out").outcomes[0].step("long")["metrics"]["val/loss"] == pytest.approx(2.15)
+    with pytest.raises(UserError, match="was trained by another recipe"):
+        engine(model__more="3").run()
+
+
+@pytest.mark.parametrize(("key", "value", "said"), [
+    ("study.seeds", "[]", "study.seeds: is empty"),
+    ("study.arms", "null", "study.arms"),
+    ("study.arms.low", "{modle: {lr: 1}}", "study.arms.low.modle: unknown key; did you mean model?"),
+    ("study.left_out", "[{}]", "the grid is empty"),
+    ("study.left_out", "[{arm: lo}]", "arm has no 'lo'"),
+    ("study.grid.trainer.max_steps", "[]", "study.grid.trainer.max_steps: is an empty list"),
+    ("study.grid.trainer.max_steps", "[2, 2]", "is there twice"),
+    ("study.measures.loss", "fit", "study.measures.loss: is 'fit', expected"),
+    ("study.measures.loss", "late val/loss", "there is no step 'late'"),
+    ("study.baseline", "los", "there is no arm 'los'; did you mean low?"),
+    ("study.steps", "[{name: a, of: b}]", "a: no step 'b' comes before it"),
+    ("study.steps", "[{name: a, probe: ShiftProbe}]", "come together"),
+    ("study.claims", "[{class_path: AtMust, text: x}]", "unknown Claim 'AtMust'"),
+    ("study.claims", "[{class_path: AtMost, text: x, arm: low, measure: los}]", "there is no measure 'los'"),
+    ("study.figures", "[{class_path: Intervals, measure: los}]", "there is no measure 'los'"),
+    ("study.steps+", "[{name: a, times: {data.size: 2}}]", "times.data.size: the recipe has no number there"),
+    ("study.arms.same.model.parameters", "2000", "+100.0%, and study.match.parameters allows 5.0%"),
+    ("study.arms.low.model.typo", "1", "model.typo: unknown key"),
+    ("study.recipe", "nowhere.yaml", "no such file"),
+])  # fmt: skip
+def test_what_is_refused_before_anything_trains(key: str, value: str, said: str, here: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        Engine(Plan(read_study(["study.yaml"], [(key, value)])), Folder("out"), Fake(), say=lambda line: None).run()
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert not list(here.glob("out/cells/*"))
+
+
+def test_unequal_tokens_are_refused(here: Path) -> None:
+    (here / "study.yaml").write_text(STUDY.replace("  grid: {trainer.max_steps: [2, 4]}\n", "").replace(
+        '  left_out: [{arm: wild, max_steps: "4"}]\n', ""))  # fmt: skip
+    with pytest.raises(UserError, match=r"same has 30 tokens, low 20: \+50.0%, and study.match.tokens allows 0.0%"):
+        engine(study__arms__same__trainer__max_steps="3").run()
+    assert engine(study__arms__same__trainer__max_steps="3", study__match__tokens="null").run() == []
+
+
+def search(kind: str, out: str = "out", stop: int | None = None) -> Any:
+    ranges = "{model.lr: {class_path: Between, low: 0.01, high: 9.0, log: true}, model.parts: {class_path: OneOf, values: [a, b]}}"
+    said = f"{{class_path: {kind}, trials: 24, parallel: 3, ranges: {ranges}}}"
+    overrides = [("study.search", said), ("study.seeds", "[1]")]
+    study = read_study(["search.yaml"], overrides)
+    if stop is not None and study.search is not None:
+        study.search.trials = stop
+    run_search(study, lambda plan: Engine(plan, Folder(out), Fake(), 4, say=lambda line: None))
+    return study
+
+
+def test_a_search_finds_the_best_and_goes_on_where_it_was(here: Path) -> None:
+    pytest.importorskip("optuna")
+    (here / "search.yaml").write_text("study: {question: Which?, recipe: base.yaml, figures: [Intervals]}\n")
+    search("BayesianSearch", "broken", stop=9)
+    first = {path.name: path.read_text() for path in Path("broken/results").iterdir()}
+    for out in ("broken", "whole"):
+        search("BayesianSearch", out)
+    assert {path.name: path.read_text() for path in Path("broken/results").iterdir() if path.name in first} == first
+    assert report("broken") == report("whole")
+    results = Results("whole")
+    losses = [outcome.number(results.measure("loss").first) or 9 for outcome in results.outcomes]
+    assert len(losses) == 24 and sum(losses[12:]) < sum(losses[:12])  # it learns
+    search("RandomSearch", "random", stop=3)
+    assert len(Results("random").outcomes) == 3
