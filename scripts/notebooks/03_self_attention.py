@@ -22,10 +22,19 @@ import torch
 from lit_transformer.analysis.chart import Axis, Point, line_chart
 from lit_transformer.blocks import Full, NoPosition, RoPE, Stack
 from lit_transformer.dims import Dims
+from lit_transformer.networks.initialisation import Normal, initialise
 
 torch.manual_seed(0)
 dims = Dims(d_model=32, n_layers=1, n_heads=4, max_len=64)
-blind = Stack(dims, position=NoPosition, mask=Full()).eval()
+
+
+def stack(**parts: object) -> Stack:
+    result = Stack(dims, **parts).eval()
+    initialise(result, Normal(std=0.2), seed=0, n_layers=1)
+    return result
+
+
+blind = stack(position=NoPosition, mask=Full())
 x = torch.randn(1, 10, 32)
 order = torch.randperm(10)
 
@@ -39,9 +48,9 @@ print("shuffled words, shuffled results: a bag of words")
 # With a position, or with a causal mask, order matters.
 
 # %%
-for name, stack in {"RoPE": Stack(dims, position=RoPE, mask=Full()), "causal": Stack(dims, position=NoPosition)}.items():
+for name, each in {"RoPE": stack(position=RoPE, mask=Full()), "causal": stack(position=NoPosition)}.items():
     with torch.no_grad():
-        apart = float((stack.eval()(x)[0][:, order] - stack(x[:, order])[0]).abs().max())
+        apart = float((each(x)[0][:, order] - each(x[:, order])[0]).abs().max())
     print(f"{name:8} differs by {apart:.3f}")
     assert apart > 1e-3
 
@@ -49,7 +58,7 @@ for name, stack in {"RoPE": Stack(dims, position=RoPE, mask=Full()), "causal": S
 # Causality, proved by gradients: no token's result depends on a later token.
 
 # %%
-causal = Stack(dims).eval()
+causal = stack()
 x = x.requires_grad_()
 influence = torch.zeros(10, 10)
 for i in range(10):

@@ -55,7 +55,7 @@ for name, norm in {"plain": None, "QK norm": RMSNorm}.items():
     q, k = 30 * torch.randn(2, 1, 4, 16, 8, generator=torch.Generator().manual_seed(1))
     if attention.query_norm is not None and attention.key_norm is not None:
         q, k = attention.query_norm(q, None), attention.key_norm(k, None)
-    weights = EagerKernel().weights(q, k, visible)[0, :, -1]
+    weights = EagerKernel().weights(q, k, visible)[0, :, -1].detach()
     entropy[name] = float(-(weights * weights.clamp(min=1e-12).log()).sum(-1).mean())
 assert entropy["QK norm"] > 4 * entropy["plain"]
 interval_chart("entropy of the last token's attention, queries and keys 30 times too large", {n: [Point(0, v)] for n, v in entropy.items()}, "nats")

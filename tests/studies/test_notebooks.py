@@ -22,4 +22,4 @@ def test_notebook(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_it_converts(path: Path) -> None:
     jupytext = pytest.importorskip("jupytext")
     cells = jupytext.read(path).cells
-    assert {cell.cell_type for cell in cells} == {"markdown", "code"} and len(cells) >= 5
+    assert {cell.cell_type for cell in cells} == {"markdown", "code"} and len(cells) >= 4
