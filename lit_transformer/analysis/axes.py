@@ -51,14 +51,9 @@ class Scale:
 
     def ticks(self, most: int = 7) -> list[float]:
         """Round values within."""
-        if self.log:
-            return self._powers(most)
-        raw = (self.high - self.low) / most
-        power = 10.0 ** math.floor(math.log10(raw))
-        step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= raw)
-        first = math.ceil(self.low / step)
-        count = math.floor(self.high / step) - first + 1
-        return [round((first + i) * step, 12) for i in range(count)]
+        if not self.log:
+            return _round(self.low, self.high, most)
+        return self._powers(most) or _round(10**self.low, 10**self.high, most)
 
     def _powers(self, most: int) -> list[float]:
         for parts in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), tuple(1 + i / 10 for i in range(90))):
@@ -68,6 +63,16 @@ class Scale:
             if len(found) >= 3:
                 return found[:: max(1, math.ceil(len(found) / most))]
         return []
+
+
+def _round(low: float, high: float, most: int) -> list[float]:
+    """At most so many round values between two."""
+    raw = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= raw)
+    first = math.ceil(low / step)
+    count = math.floor(high / step) - first + 1
+    return [round((first + i) * step, 12) for i in range(count)]
 
 
 def ticks_across(

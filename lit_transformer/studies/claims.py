@@ -176,7 +176,8 @@ class Refused(Claim):
 
 def _side(margin: float, half: float, strict: bool = False) -> str:
     """What a margin that should not be negative says, with half of its interval."""
-    half = 0.0 if math.isnan(half) else half
+    if math.isnan(half):
+        return OPEN  # of one seed nobody knows how far another would be off
     if margin - half > 0 or (margin - half == 0 and not strict):
         return HOLDS
     return FAILS if margin + half < 0 or (margin == 0 and half == 0) else OPEN

@@ -172,7 +172,9 @@ def claims(results: Results) -> Table | None:
             rows.append([claim.text, setting_name(setting), verdict.outcome, verdict.numbers, claim.source])
     if not rows:
         return None
-    note = f"'cannot be told': the {CONFIDENCE:.0%} interval lies on both sides of what is claimed."
+    note = (
+        f"'cannot be told': the {CONFIDENCE:.0%} interval lies on both sides of what is claimed, or there is one seed."
+    )
     return Table("what was expected", ["claim", "setting", "found", "numbers", "source"], rows, None, note, classes)
 
 

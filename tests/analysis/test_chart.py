@@ -23,6 +23,11 @@ def test_points_stand_where_their_numbers_say() -> None:
     assert chart == line_chart(EVIL, {EVIL: points}, Axis(EVIL, log=True), Axis(log=True))
 
 
+def test_a_short_stretch_of_a_logarithm_has_ticks() -> None:
+    chart = line_chart("t", {"a": [Point(1, 0.998), Point(2, 1.012)]}, y=Axis(log=True))
+    assert all(f">{tick}<" in chart.svg for tick in ("1", "1.005", "1.01"))
+
+
 def test_nothing_and_one_value_can_be_drawn() -> None:
     for points in ([], [Point(3, 3)], [Point(0, 0, 0, 0)]):
         circles(line_chart("t", {"a": points}))
