@@ -14,6 +14,7 @@ VERBS: dict[str, str] = {
     "translate": "translate a file line by line, and score it against references",
     "classify": "write the class of each line of a file, with probabilities",
     "score": "say how probable a text is: log-likelihood, perplexity, bits per byte",
+    "evaluate": "run tasks of the lm-evaluation-harness on a model",
     "serve": "serve a model over HTTP, with a page to try it",
     "attention": "show what every head of a model does with a text, as a page, a table or a figure",
     "study": "train the cells of a study, and write its report",

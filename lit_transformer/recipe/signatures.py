@@ -3,13 +3,22 @@
 import collections.abc
 import dataclasses
 import inspect
+import sys
 import types
 from enum import Enum
 from functools import lru_cache
 from os import PathLike
+from pathlib import Path
 from typing import Annotated, Any, Literal, NewType, TypeVar, Union, get_args, get_origin
 
+from jsonargparse import _stubs_resolver
 from jsonargparse._parameter_resolvers import get_signature_parameters
+
+if _stubs_resolver.stubs_resolver is None:
+    # Left to itself, the first look at a stub starts another Python, only to ask for the path that is known here.
+    _stubs_resolver.stubs_resolver = _stubs_resolver.StubsResolver(  # type: ignore[assignment]
+        search_context=_stubs_resolver.tc.get_search_context(search_path=[Path(each) for each in sys.path if each])
+    )
 
 EMPTY = inspect.Parameter.empty
 
