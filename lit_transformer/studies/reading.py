@@ -229,7 +229,7 @@ def _values(key: str, values: Sequence, mark: Mark) -> dict[str, Mapping]:
 
 def _left_out(node: Mapping) -> list[dict[str, str]]:
     value = node.items.get("left_out")
-    if value is None:
+    if value is None or (isinstance(value, Scalar) and value.value is None):
         return []
     items = value.items if isinstance(value, Sequence) else []
     found = [
