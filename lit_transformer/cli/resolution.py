@@ -64,6 +64,9 @@ class Resolution:
             config["trainer"] = self.resolver.arguments(
                 trainer, trainer_parameters(), "trainer", mark, hints=Trainer.RECIPE_HINTS
             )
+            if isinstance(config["trainer"], dict) and isinstance(config["trainer"].get("callbacks"), dict):
+                # One by itself: said as a list, so that what its constructor has to say is not "expected a list".
+                config["trainer"]["callbacks"] = [config["trainer"]["callbacks"]]
         else:
             self.resolver.errors.append(mark.error("expected keys and values such as 'max_steps: 1000'", "trainer"))
         seed = self.tree.items.get("seed_everything")

@@ -174,6 +174,7 @@ def _fit(arguments: Arguments, resolution: Resolution, argv: list[str]) -> int:
     start, story, folder = None, "", None
     if arguments.resume:
         start, story, folder = _resumed(arguments)
+    origin = _origin(arguments.init_from)
     folder = folder or RunFolder.for_recipe(arguments.name, arguments.output)
     program.run_folder = folder.path
     cli = TrainingCLI(resolution, "fit", folder)
@@ -184,8 +185,8 @@ def _fit(arguments: Arguments, resolution: Resolution, argv: list[str]) -> int:
             for line in differences(folder.path / "recipe.yaml", cli.recipe):
                 announce(line)
         announce(f"run folder: {folder.path}")
-        if arguments.init_from:
-            _load_weights(cli.model, arguments.init_from, getattr(cli.datamodule, "tokenizer", None))
+        if origin is not None:
+            _load_weights(cli.model, origin, getattr(cli.datamodule, "tokenizer", None))
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(start) if start else None)
     return EXIT_DONE
 
@@ -232,12 +233,23 @@ def _evaluated_checkpoint(arguments: Arguments) -> Path | None:
     return checkpoint
 
 
-def _load_weights(model: Any, checkpoint: str, tokenizer: Any) -> None:
+def _origin(init_from: str | None) -> Path | None:
+    """The checkpoint whose weights a run starts from: a name that leads nowhere is said before anything is prepared."""
+    if not init_from:
+        return None
+    if "://" in init_from:
+        raise UserError(f"--init_from {init_from}: checkpoints are read from files only; download it first")
+    path = resolve(init_from)
+    if not path.is_file():
+        raise UserError(f"--init_from {init_from}: no such file")
+    return path
+
+
+def _load_weights(model: Any, path: Path, tokenizer: Any) -> None:
     """Weights only, for a run of its own."""
     from lit_transformer.checkpoints.reading import read
     from lit_transformer.checkpoints.starting import start_from
 
-    path = resolve(checkpoint)
     content = read(path)
     model.configure_model()
     for line in start_from(model.network, path, content, tokenizer).lines():

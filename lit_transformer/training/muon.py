@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lit_transformer.errors import UserError
+
 
 class Muon(Optimizer):
     """Orthogonalised momentum (Jordan et al., 2024; scaled as in Liu et al., 2025, arXiv:2502.16982).
@@ -37,6 +39,11 @@ class Muon(Optimizer):
         weight_decay: float = 0.1,
         embedding_lr: float = 1.0,
     ) -> None:
+        for name, value in (("lr", lr), ("weight_decay", weight_decay), ("embedding_lr", embedding_lr), ("eps", eps)):
+            if not value >= 0:
+                raise UserError(f"{name}: is {value}, must be at least 0")
+        if not all(0 <= value < 1 for value in (momentum, *betas)):
+            raise UserError(f"momentum {momentum} and betas {list(betas)} must be at least 0 and below 1")
         defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         groups: list[dict[str, Any]] = [
             dict(group) if isinstance(group, dict) else {"params": [group]} for group in params

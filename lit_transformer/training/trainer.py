@@ -42,6 +42,9 @@ class Trainer(pl.Trainer):
             raise UserError(
                 f"trainer.validate_every: is {validate_every}, must be at least 1; limit_val_batches: 0 turns it off"
             )
+        accumulate = kwargs.get("accumulate_grad_batches", 1)
+        if accumulate is not None and accumulate < 1:
+            raise UserError(f"trainer.accumulate_grad_batches: is {accumulate}, must be at least 1")
         devices, cores = kwargs.get("devices"), os.cpu_count() or 1
         if str(devices).isdigit() and int(str(devices)) > max(32, cores):
             raise UserError(f"trainer.devices: is {devices}, more than this machine can have ({cores} CPU cores)")
