@@ -138,6 +138,9 @@ def test_the_readme_explains_the_quickstart_as_it_is() -> None:
 def test_the_readme_names_recipes_and_files_that_exist() -> None:
     text = (ROOT / "README.md").read_text()
     names = {recipe.name for recipe in shipped_recipes()}
+    names |= {
+        str(file.relative_to(ROOT / "recipes" / "studies"))[:-5] for file in ROOT.glob("recipes/studies/**/*.yaml")
+    }
     named = {name for name in re.findall(r"--config ([\w/]+)", text) if not name.startswith("runs/") and name != "R"}
     assert named <= names
     for target in re.findall(r"\]\(([\w./]+)\)", text):
