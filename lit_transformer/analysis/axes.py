@@ -53,10 +53,12 @@ class Scale:
         """Round values within."""
         if not self.log:
             return _round(self.low, self.high, most)
-        return self._powers(most) or _round(10**self.low, 10**self.high, most)
+        if self.high - self.low < 0.5:  # powers are too far apart, and nearly a straight scale
+            return _round(10**self.low, 10**self.high, most)
+        return self._powers(most)
 
     def _powers(self, most: int) -> list[float]:
-        for parts in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), tuple(1 + i / 10 for i in range(90))):
+        for parts in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
             powers = range(math.floor(self.low) - 1, math.ceil(self.high) + 1)
             found = [part * 10.0**p for p in powers for part in parts]
             found = [value for value in found if self.low <= math.log10(value) <= self.high]

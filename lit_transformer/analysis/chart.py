@@ -25,8 +25,8 @@ from lit_transformer.analysis.axes import (
 )
 
 COLOURS = (
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c6d31", "#2f4b7c", "#a05195",
-    "#5f9e3f", "#b0413e",
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a3d9a", "#8c6d31", "#7f7f7f", "#a11d33",
+    "#5f9e3f", "#2f4b7c",
 )  # fmt: skip
 """Okabe and Ito's for people who see colours otherwise, then more."""
 
