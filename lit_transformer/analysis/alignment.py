@@ -112,8 +112,7 @@ def aligned_heads(
     Raises:
         UserError: The network has no cross-attention.
     """
-    hits: Any = 0.0
-    count = 0.0
+    hits, count = torch.zeros(()), 0.0
     device = next(network.parameters()).device
     end = network.vocabulary.eos_id
     for source, target, pairs in examples:
