@@ -26,8 +26,8 @@ STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
 """C of the logistic regression: the higher, the less it is regularised."""
 
 
-def recipe_data(config: str, overrides: list[str]) -> Any:
-    """The DataModule of a recipe."""
+def recipe_data(configs: list[str], overrides: list[str]) -> Any:
+    """The DataModule of a recipe, given as its files: a recipe and overlays."""
     from lit_transformer.cli.arguments import parse_arguments
     from lit_transformer.cli.resolution import Resolution
     from lit_transformer.cli.training import TrainingCLI, quiet
@@ -35,10 +35,11 @@ def recipe_data(config: str, overrides: list[str]) -> Any:
     from lit_transformer.errors import UserError
 
     quiet()
-    arguments = parse_arguments("fit", ["--config", config, *overrides])
+    files = [part for config in configs for part in ("--config", config)]
+    arguments = parse_arguments("fit", [*files, *overrides])
     data = TrainingCLI(Resolution(arguments.recipe(), arguments.allow), "fit").datamodule
     if not isinstance(data, ClassificationData):
-        raise UserError(f"{config}: its data is {type(data).__name__}; baselines are for ClassificationData")
+        raise UserError(f"{configs[0]}: its data is {type(data).__name__}; baselines are for ClassificationData")
     return data
 
 
@@ -142,7 +143,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="baselines.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", required=True, help="a classification recipe, by name or file")
+    parser.add_argument(
+        "--config", required=True, action="append", help="a classification recipe, by name or file, then its overlays"
+    )
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="default: all")
     parser.add_argument("--width", type=int, default=64, help="size of the bag's embeddings (default: 64)")
     parser.add_argument("--epochs", type=int, default=10, help="passes of the bag over the rows (default: 10)")
