@@ -7,6 +7,7 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import nn
 
+from lit_transformer.cli.compatibility import check_name, check_strategy
 from lit_transformer.cli.resolution import Resolution, trainer_parameters
 from lit_transformer.recipe.signatures import class_slot, members, parameters
 from lit_transformer.training.optimizers import parameter_groups
@@ -45,16 +46,23 @@ def _build(resolution: Resolution) -> None:
     data = resolution.config["data"]["init_args"]
     length = data.get("block_size") or data.get("max_len") or 1024
     vocabulary = Vocabulary(LARGE, pad_id=0, bos_id=1, eos_id=2, unk_id=3, mask_id=4, max_len=length)
+    network = optimizer = None
     if "network" in parts:
         with torch.device("meta"):
-            parts["network"](vocabulary)
+            network = parts["network"](vocabulary)
     if "optimizer" in parts:
-        parts["optimizer"](parameter_groups(nn.Linear(2, 2)))
+        optimizer = parts["optimizer"](parameter_groups(nn.Linear(2, 2)))
     if "schedule" in parts:
         parts["schedule"](resolution.config["trainer"]["max_steps"])
     trainer = {key: value for key, value in resolution.config["trainer"].items() if key != "logger"}  # wants a folder
+    check_name(trainer)
     annotations = {name: p.annotation for name, p in trainer_parameters().items() if name in trainer}
-    Trainer(**{**_built(annotations, trainer), "logger": False})
+    made = _built(annotations, trainer)
+    strategy = Trainer(**{**made, "logger": False}).strategy
+    callbacks = made.get("callbacks") or []
+    check_strategy(
+        trainer, data, strategy, network, optimizer, callbacks if isinstance(callbacks, list) else [callbacks]
+    )
 
 
 def _is_part(annotation: Any) -> bool:

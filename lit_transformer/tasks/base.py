@@ -89,7 +89,7 @@ class Task(LightningModule):
         if self.device_mesh is None or not gradient_clip_val or str(gradient_clip_algorithm or "norm") == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         else:
-            clip_by_norm(self.network.parameters(), float(gradient_clip_val))
+            clip_by_norm(self.parameters(), float(gradient_clip_val))
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimizer over grouped parameters, its rate set before every optimizer step."""

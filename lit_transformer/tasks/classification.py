@@ -28,6 +28,7 @@ from lit_transformer.tasks.base import NetworkFactory, Task
 from lit_transformer.tasks.class_weights import ClassWeights
 from lit_transformer.training.optimizers import OptimizerFactory
 from lit_transformer.training.schedules import Constant, ScheduleFactory
+from lit_transformer.training.sharding import spread_part
 from lit_transformer.vocabulary import Vocabulary
 
 
@@ -90,6 +91,8 @@ class Classification(Task):
             self.label_head = LabelHead(self.network.dims, len(self.classes.names), self._pooling, self._dropout)
             if not self.label_head.weight.is_meta:
                 initialise(self.label_head, DepthScaled(), torch.initial_seed(), self.network.dims.n_layers)
+            if self.device_mesh is not None:
+                spread_part(self.label_head, self.device_mesh)
 
     def forward(self, batch: LabelBatch) -> tuple[Float[Tensor, "B C"], Output]:
         """Scores of the classes, and what the network returned."""

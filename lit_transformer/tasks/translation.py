@@ -20,6 +20,7 @@ from lit_transformer.tasks.decoding import BeamSearch
 from lit_transformer.tasks.objectives import Objective
 from lit_transformer.tasks.prediction import TokenPrediction
 from lit_transformer.tasks.text_metrics import Bleu, Chrf, TextMetric
+from lit_transformer.training.gathering import gathered, over_heads
 from lit_transformer.training.optimizers import OptimizerFactory
 from lit_transformer.training.schedules import Constant, ScheduleFactory
 from lit_transformer.vocabulary import Vocabulary
@@ -80,14 +81,13 @@ class Translation(TokenPrediction):
     def translate(self, batch: LanguageBatch, split: str) -> list[tuple[int, Example, str, float]]:
         """Row, pair, translation and its score, of every row that is no padding."""
         rows = [int(row) for row in batch.ids if row >= 0]
-        if not rows:
-            return []
         data = self.data
         end = data.source_tokenizer.eos_id
         assert end is not None  # or there would be no such data
         translator = Translator(self.network, data.tokenizer, data.source_tokenizer, end)
         examples = [data.example(split, row) for row in rows]
-        done = self.decoding(translator, [example.prompt for example in examples])
+        with gathered(self.network):  # by all ranks, also those without rows
+            done = self.decoding(translator, [example.prompt for example in examples]) if rows else []
         return [
             (row, example, completion.text, float(completion.score or 0.0))
             for row, example, completion in zip(rows, examples, done, strict=True)
@@ -110,17 +110,18 @@ class Translation(TokenPrediction):
         references = [example.reference for example, _ in together.values()]
         hypotheses = [text for _, text in together.values()]
         values |= {metric.name: metric(hypotheses, references) for metric in self.metrics}
-        if self.trainer.is_global_zero and together:
+        if together and (self.trainer.is_global_zero or self.device_mesh is not None):
             self._show(split, list(together.values())[:SHOWN])
         return values
 
     def _show(self, split: str, done: list[tuple[Example, str]]) -> None:
+        """Writes translations and a picture; a network that is spread over ranks is run by all of them."""
         lines = [line for example, text in done for line in (example.source, example.reference, text, "")]
         lines += [metric.signature for metric in self.metrics]
         # As a code block and escaped: TensorBoard renders Markdown, and would fetch an image that a text names.
         shown = "\n".join("    " + html.escape(line) for line in lines)
         picture = self._alignment(split)
-        for logger in self.loggers:
+        for logger in self.loggers if self.trainer.is_global_zero else ():
             experiment: Any = getattr(logger, "experiment", None)
             if hasattr(experiment, "add_text"):
                 experiment.add_text(f"{split}/translations", shown, self.global_step)
@@ -133,10 +134,11 @@ class Translation(TokenPrediction):
         weights = cross_attention(self.network, batch.inputs)
         if weights is None:
             return None
+        weights = over_heads(weights[-1, 0].mean(0), self.device_mesh)
         source, target = self.data.rows(split, False).pair(0)
         columns = [*map(partial(_name, self.data.source_tokenizer), source.tolist()), "<end>"]
         rows = [*map(partial(_name, self.data.tokenizer), target.tolist()), "<end>"]
-        return alignment_picture(weights[-1, 0].mean(0)[: len(rows), : len(columns)], rows, columns)
+        return alignment_picture(weights[: len(rows), : len(columns)], rows, columns)
 
     def predict_step(self, batch: LanguageBatch, batch_idx: int) -> list[dict[str, Any]]:
         """The translation of every row: its number, source, translation and score."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from lit_transformer.checkpoints.parts import EMA as KEY
 from lit_transformer.errors import UserError
@@ -43,14 +44,19 @@ class EMA(Callback):
         parameters = _trained(pl_module)
         self.average = {name: p.detach().clone(memory_format=torch.preserve_format) for name, p in parameters.items()}
         if self._loaded is not None:
-            missing = self.average.keys() ^ self._loaded.keys()
-            if missing:
-                raise UserError(
-                    f"the checkpoint's average of the weights does not fit this network: {sorted(missing)[0]}"
-                )
+            self._fill(self._loaded)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What was loaded is in use."""
+        self._loaded = None
+
+    def _fill(self, loaded: dict[str, Tensor]) -> None:
+        missing = self.average.keys() ^ loaded.keys()
+        if missing:
+            raise UserError(f"the checkpoint's average of the weights does not fit this network: {sorted(missing)[0]}")
+        with torch.no_grad():
             for name, average in self.average.items():
-                _copy_full(average, self._loaded[name])
-            self._loaded = None
+                _copy_full(average, loaded[name])
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -122,6 +128,8 @@ class EMA(Callback):
             return
         if trainer.state.fn == "fit":
             self.updates, self._step, self._loaded = state["updates"], state["step"], state["weights"]
+            if self.average:  # a strategy that spreads the network reads checkpoints when the run has begun
+                self._fill(state["weights"])
         else:
             with torch.no_grad():
                 for name, parameter in _trained(pl_module).items():
@@ -149,6 +157,10 @@ def _validation_loss(trainer: Trainer, module: LightningModule) -> float | None:
 
 
 def _trained(module: LightningModule) -> dict[str, Tensor]:
+    """The parameters by name; of what FSDP2 left gathered after a pass without gradients, this rank's parts."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 

@@ -92,6 +92,9 @@ class RunState(Callback):
         Raises:
             UserError: The stored state is of another kind, or of other groups of parameters.
         """
+        self._check_optimizers(trainer)
+
+    def _check_optimizers(self, trainer: Trainer) -> None:
         stored, self._stored_optimizers = self._stored_optimizers, None
         now = _optimizers(trainer)
         if stored is not None and stored != now:
@@ -211,6 +214,8 @@ class RunState(Callback):
         self._starts_window = True
         self._resumed = True
         self._stored_optimizers = state.get("optimizers")
+        if trainer.optimizers:  # a strategy that spreads the network reads checkpoints when the run has begun
+            self._check_optimizers(trainer)
         rate = state.get("rate")
         self._stored_rate = None if rate is None else (str(rate[0]), float(rate[1]))
         generators = state["generators"]

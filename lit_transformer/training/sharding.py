@@ -23,7 +23,7 @@ from lit_transformer.blocks.embedding import Embedding, Head, LinearHead, TiedHe
 from lit_transformer.blocks.feed_forward import MLP, Gated
 from lit_transformer.blocks.gated_attention import GatedAttention
 from lit_transformer.blocks.layer import Layer
-from lit_transformer.blocks.norms import Norm
+from lit_transformer.blocks.norms import BatchNorm, Norm
 from lit_transformer.blocks.position import Position, Randomised
 from lit_transformer.blocks.residual import PostNorm, PreNorm, Sandwich
 from lit_transformer.blocks.stack import Stack
@@ -108,7 +108,7 @@ def check(network: Network, devices: int) -> None:
                 part = module.residual
         elif isinstance(module, Position):
             part = module if module.has_bias or module.has_values or isinstance(module, Randomised) else None
-        elif isinstance(module, Head) and type(module) not in (TiedHead, LinearHead):
+        elif isinstance(module, BatchNorm) or (isinstance(module, Head) and type(module) not in (TiedHead, LinearHead)):
             part = module
         if part is not None:
             raise SizeError("trainer.strategy", f"tensor parallelism has no plan for {type(part).__name__}; valid: "
@@ -298,6 +298,20 @@ def spread(network: Network, mesh: DeviceMesh, seed: int, device: torch.device) 
     else:
         fully_sharded(network, data)
         materialise(network, seed, device)
+
+
+def spread_part(part: nn.Module, mesh: DeviceMesh) -> None:
+    """A small part beside the network, whose weights are there already: shared out among ranks that see other data.
+
+    Tensor-parallel ranks compute it alike.
+
+    Args:
+        part: A label head, say.
+        mesh: The devices, as in ``spread``.
+    """
+    data = mesh["data_parallel"]
+    if data.size() > 1:
+        fully_shard(part, mesh=data, mp_policy=MixedPrecisionPolicy(cast_forward_inputs=False))
 
 
 def materialise(network: Network, seed: int, device: torch.device) -> None:

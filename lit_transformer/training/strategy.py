@@ -48,13 +48,23 @@ class Sharded(ModelParallelStrategy):
             timeout=timedelta(seconds=timeout),
         )
 
+    @property
+    def tensor_parallel(self) -> int:
+        """Devices that share each row."""
+        return int(self._tensor_parallel_size)
+
     def setup_environment(self) -> None:
-        """Divides the devices.
+        """Divides the devices."""
+        self._data_parallel_size = self.divide(self.num_nodes * self.num_processes)
+        super().setup_environment()
+
+    def divide(self, devices: int) -> int:
+        """Number of groups of devices that see different data.
 
         Raises:
             UserError: They do not come out even.
         """
-        devices, tensor = self.num_nodes * self.num_processes, int(self._tensor_parallel_size)
+        tensor = self.tensor_parallel
         if devices % tensor:
             raise UserError(
                 f"trainer.strategy.tensor_parallel_size: {tensor} does not divide the {devices} devices; "
@@ -66,8 +76,7 @@ class Sharded(ModelParallelStrategy):
                 f"trainer.strategy.data_parallel_size: {data} x tensor_parallel_size {tensor} is not the number of "
                 f"devices, {devices}; leave it out"
             )
-        self._data_parallel_size = data
-        super().setup_environment()
+        return data
 
     def setup_optimizers(self, trainer: Any) -> None:
         """Refuses optimizers that need whole matrices.

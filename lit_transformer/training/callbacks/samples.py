@@ -8,6 +8,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_transformer.generation import sample_text
 from lit_transformer.networks.base import Network
+from lit_transformer.training.gathering import gathered
 
 
 class Samples(Callback):
@@ -50,10 +51,11 @@ class Samples(Callback):
         decodes = type(network).new_cache is not Network.new_cache
         if not decodes or not getattr(pl_module, "writes_text", True):
             return
-        self.latest = [
-            sample_text(network, tokenizer, prompt, self.max_new_tokens, self.temperature, self.top_k, self.seed)
-            for prompt in self.prompts
-        ]
+        with gathered(network):
+            self.latest = [
+                sample_text(network, tokenizer, prompt, self.max_new_tokens, self.temperature, self.top_k, self.seed)
+                for prompt in self.prompts
+            ]
         # Escaped and as a code block: TensorBoard renders Markdown, and would fetch an image that a sample names.
         text = "\n\n".join("\n".join("    " + html.escape(line) for line in each.split("\n")) for each in self.latest)
         for logger in trainer.loggers if trainer.is_global_zero else ():

@@ -1,0 +1,96 @@
+"""Strategies and what they can be combined with: what cannot be is said before any process is started."""
+
+import importlib.util
+from collections.abc import Iterable
+from typing import Any
+
+from lit_transformer.dims import SizeError
+from lit_transformer.errors import UserError
+from lit_transformer.training.callbacks.lora import LoRA
+from lit_transformer.training.muon import Muon
+from lit_transformer.training.sharding import check
+from lit_transformer.training.strategy import Sharded
+
+FSDP1 = ("fsdp", "FSDPStrategy")
+OVERLAYS = "overlays/strategy/{ddp,fsdp2,tensor_parallel,fsdp2_tp}"
+
+
+def check_name(trainer: dict[str, Any]) -> None:
+    """Refuses strategies by name, before Lightning builds them.
+
+    Args:
+        trainer: The section of the recipe.
+
+    Raises:
+        UserError: FSDP1, or a strategy whose package is missing.
+    """
+    strategy = trainer.get("strategy")
+    name = str(strategy.get("class_path", "") if isinstance(strategy, dict) else strategy or "")
+    last = name.rpartition(".")[2]
+    if last in FSDP1 or last.startswith("fsdp_"):
+        raise UserError(
+            f"trainer.strategy: {last} is FSDP1, which is not supported; use --config overlays/strategy/fsdp2"
+        )
+    if last.lower().startswith("deepspeed") and importlib.util.find_spec("deepspeed") is None:
+        raise UserError(f"trainer.strategy: {last} needs a package: pip install 'lit-transformer[deepspeed]'; "
+                        "or use --config overlays/strategy/fsdp2")  # fmt: skip
+
+
+def check_strategy(
+    trainer: dict[str, Any], data: dict[str, Any], strategy: Any, network: Any, optimizer: Any, callbacks: Iterable[Any]
+) -> None:
+    """Refuses what cannot be combined.
+
+    Args:
+        trainer: The section of the recipe.
+        data: The arguments of the data in the recipe.
+        strategy: As it is built.
+        network: Built without memory.
+        optimizer: Built for a handful of numbers.
+        callbacks: Those of the recipe.
+
+    Raises:
+        UserError: Naming the keys, and the edit to make.
+    """
+    shards = isinstance(strategy, Sharded) or "deepspeed" in type(strategy).__name__.lower()
+    if shards and isinstance(optimizer, Muon):
+        raise UserError("model.optimizer: Muon needs whole matrices, which trainer.strategy shards; use AdamW, or "
+                        "--config overlays/strategy/ddp")  # fmt: skip
+    if not isinstance(strategy, Sharded):
+        return
+    if any(isinstance(callback, LoRA) for callback in callbacks):
+        raise UserError("trainer.callbacks: LoRA adds weights that Sharded would not spread; use --config "
+                        "overlays/strategy/ddp, where adapters cost next to nothing")  # fmt: skip
+    tensor = strategy.tensor_parallel
+    devices = _count(trainer)
+    if devices is not None:
+        strategy.divide(devices)
+    if tensor > 1:
+        _check_tensor_parallel(tensor, data, network)
+
+
+def _check_tensor_parallel(devices: int, data: dict[str, Any], network: Any) -> None:
+    try:
+        check(network, devices)
+    except SizeError as error:
+        raise UserError(f"model.network.{error}" if str(error).startswith("dims.") else str(error)) from error
+    for name in ("block_size", "max_len"):
+        length = data.get(name)
+        if name == "block_size" and isinstance(length, int) and length % devices:
+            raise UserError(f"data.{name}: {length} tokens cannot be shared by {devices} tensor-parallel devices; make "
+                            f"it a multiple of {devices}")  # fmt: skip
+    budget = data.get("batches")
+    multiple = budget.get("init_args", {}).get("multiple", 8) if isinstance(budget, dict) else 8
+    if "batches" in data and multiple % devices:
+        raise UserError(f"data.batches.multiple: multiples of {multiple} tokens cannot be shared by {devices} "
+                        f"tensor-parallel devices; make it a multiple of {devices}")  # fmt: skip
+
+
+def _count(trainer: dict[str, Any]) -> int | None:
+    """Number of devices of the run, where the recipe says it."""
+    devices = trainer.get("devices")
+    if isinstance(devices, list):
+        devices = len(devices)
+    if not str(devices).isdigit() or int(str(devices)) < 1:
+        return None
+    return int(str(devices)) * int(trainer.get("num_nodes") or 1)
