@@ -133,6 +133,8 @@ class ClassificationData(RowData):
         cache_dir: Folder for what is prepared. Left out: ``$LIT_TRANSFORMER_CACHE`` or ``~/.cache/lit_transformer``.
     """
 
+    corpus: RowCorpus
+
     def __init__(
         self,
         corpus: RowCorpus,
@@ -194,16 +196,6 @@ class ClassificationData(RowData):
                 "learned from it: name another field by data.label"
             )
         return Classes(tuple(names), tuple(counts[name] for name in names))
-
-    def has_split(self, split: str) -> bool:
-        """Whether there is such a split."""
-        return self.corpus.has_split(split)
-
-    def prepare_data(self) -> None:
-        """Trains the tokenizer and tokenises the splits that training needs, as far as the cache does not hold them."""
-        for split in ("train", "validation"):
-            if self.has_split(split):
-                self.rows(split, split == "train")
 
     def rows(self, split: str, training: bool) -> LabelledRows:
         """The rows of a split: the same in training and evaluation.

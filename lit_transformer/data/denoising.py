@@ -179,16 +179,6 @@ class DenoisingData(RowData):
         longest = self.layout.lengths(self.objective.lengths(size, np.array([0.0, 1.0 - 1e-9]))).max()
         return self.tokenizer.vocabulary(max_len=int(self.batches.padded(longest)))
 
-    def has_split(self, split: str) -> bool:
-        """Whether there is such a split."""
-        return self.corpus.has_split(split)
-
-    def prepare_data(self) -> None:
-        """Trains the tokenizer and tokenises the splits that training needs, as far as the cache does not hold them."""
-        for split in ("train", "validation"):
-            if self.has_split(split):
-                self.rows(split, split == "train")
-
     def rows(self, split: str, training: bool) -> DenoisingRows:
         """The pieces of a split; in evaluation they are spoilt in the same way each time.
 

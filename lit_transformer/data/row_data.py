@@ -11,7 +11,7 @@ from lit_transformer.errors import UserError
 
 
 class RowData(LightningDataModule):
-    """Base of the DataModules over rows; a subclass writes ``rows`` and ``has_split``.
+    """Base of the DataModules over rows; a subclass has a ``corpus`` and writes ``rows``.
 
     Args:
         batches: How rows are put together, in training and evaluation.
@@ -19,6 +19,9 @@ class RowData(LightningDataModule):
         num_workers: Number of worker processes; 0 reads in the training process.
         cache_dir: Folder for what is prepared. Left out: ``$LIT_TRANSFORMER_CACHE`` or ``~/.cache/lit_transformer``.
     """
+
+    corpus: Any
+    """Where the rows come from: says which splits there are."""
 
     def __init__(
         self, batches: TokenBudget | None = None, seed: int = 0, num_workers: int = 0, cache_dir: str | None = None
@@ -38,7 +41,13 @@ class RowData(LightningDataModule):
 
     def has_split(self, split: str) -> bool:
         """Whether there is such a split."""
-        raise NotImplementedError
+        return bool(self.corpus.has_split(split))
+
+    def prepare_data(self) -> None:
+        """Trains the tokenizer and tokenises the splits that training needs, as far as the cache does not hold them."""
+        for split in ("train", "validation"):
+            if self.has_split(split):
+                self.rows(split, split == "train")
 
     def train_dataloader(self) -> Any:
         """Batches in a random order without end."""

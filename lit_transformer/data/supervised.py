@@ -194,16 +194,6 @@ class SupervisedData(RowData):
         """What the network is told: number of tokens, special ids, longest sequence."""
         return self.tokenizer.vocabulary(max_len=int(self.batches.padded(np.array([self.max_len]))[0]))
 
-    def has_split(self, split: str) -> bool:
-        """Whether there is such a split."""
-        return self.corpus.has_split(split)
-
-    def prepare_data(self) -> None:
-        """Trains the tokenizer and tokenises the splits that training needs, as far as the cache does not hold them."""
-        for split in ("train", "validation"):
-            if self.has_split(split):
-                self.rows(split, split == "train")
-
     def rows(self, split: str, training: bool) -> DialogueRows:
         """The conversations of a split: the same in training and evaluation.
 

@@ -170,16 +170,6 @@ class TranslationData(RowData):
             return vocabulary
         return Vocabulary(**{**vars(vocabulary), "source_size": self.source_tokenizer.size})
 
-    def has_split(self, split: str) -> bool:
-        """Whether there is such a split."""
-        return self.corpus.has_split(split)
-
-    def prepare_data(self) -> None:
-        """Trains the tokenizer and tokenises the splits that training needs, as far as the cache does not hold them."""
-        for split in ("train", "validation"):
-            if self.has_split(split):
-                self.rows(split, split == "train")
-
     def rows(self, split: str, training: bool) -> PairRows:
         """The pairs of a split; in training with random sub-words where the recipe says so.
 
