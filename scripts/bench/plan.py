@@ -35,7 +35,7 @@ CASES: dict[str, list[str]] = {
 
 SETTINGS = ["--trainer.accelerator", "cpu", "--trainer.limit_val_batches", "0", "--trainer.num_sanity_val_steps", "0",
             "--trainer.enable_checkpointing", "false", "--trainer.logger", "false",
-            "--trainer.enable_progress_bar", "false"]  # fmt: skip
+            "--trainer.enable_progress_bar", "false", "--model.schedule", "Constant"]  # fmt: skip
 
 
 def add_parser(commands: Any) -> None:

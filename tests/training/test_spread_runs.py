@@ -42,6 +42,11 @@ trainer: {max_steps: 2, validate_every: 2, accelerator: cpu, num_sanity_val_step
 """
 
 
+def one_of(quick: list[str], name: str, long: list[str], other: str) -> Any:
+    """Both strategies; the second takes its time in the long run of the tests only."""
+    return pytest.mark.parametrize("strategy", [quick, pytest.param(long, marks=pytest.mark.slow)], ids=[name, other])
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     draw = random.Random(0)
@@ -74,7 +79,7 @@ def text(folder: Path, tag: str) -> str:
     return str(events(folder).Tensors(f"{tag}/text_summary")[-1].tensor_proto.string_val[0])
 
 
-@pytest.mark.parametrize("strategy", [FSDP2, TENSOR], ids=["fsdp2", "tensor_parallel"])
+@one_of(FSDP2, "fsdp2", TENSOR, "tensor_parallel")
 def test_samples_are_those_of_a_single_process(strategy: list[str], folder: Path) -> None:
     options = ["--config", "tiny.yaml", "--trainer.max_steps", "2"]
     sampled = ["--trainer.callbacks", "[{class_path: Samples, prompts: ['the ', 'a'], max_new_tokens: 20}]"]
@@ -85,7 +90,7 @@ def test_samples_are_those_of_a_single_process(strategy: list[str], folder: Path
     assert text(folder / "spread", "samples") == text(folder / "alone", "samples")
 
 
-@pytest.mark.parametrize("strategy", [FSDP2, TENSOR], ids=["fsdp2", "tensor_parallel"])
+@one_of(FSDP2, "fsdp2", TENSOR, "tensor_parallel")
 def test_translations_do_not_wait_for_each_other(strategy: list[str], folder: Path) -> None:
     """Texts are of unlike lengths, and one rank has a row more: a decoding step that all ranks must take would hang."""
     assert fit(1, "--config", "numerals.yaml", "--trainer.max_steps", "1", "--output", "alone").code == 0
@@ -97,7 +102,7 @@ def test_translations_do_not_wait_for_each_other(strategy: list[str], folder: Pa
         assert text(folder / "spread", "validation/translations") == text(folder / "alone", "validation/translations")
 
 
-@pytest.mark.parametrize("strategy", [DDP, FSDP2], ids=["ddp", "fsdp2"])
+@one_of(DDP, "ddp", FSDP2, "fsdp2")
 def test_a_rank_that_holds_the_others_up_is_named(
     strategy: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,7 +128,7 @@ def test_a_rank_that_holds_the_others_up_is_named(
     assert found.Scalars("throughput/memory_peak_mb")[-1].value > 50
 
 
-@pytest.mark.parametrize("strategy", [FSDP2, TENSOR], ids=["fsdp2", "tensor_parallel"])
+@one_of(FSDP2, "fsdp2", TENSOR, "tensor_parallel")
 def test_averages_of_a_spread_network(strategy: list[str], folder: Path) -> None:
     options = ["--config", "tiny.yaml", "--trainer.callbacks+", "{class_path: EMA, decay: 0.9}"]
     options += ["--model.schedule", "Constant"]
@@ -139,6 +144,7 @@ def test_averages_of_a_spread_network(strategy: list[str], folder: Path) -> None
         torch.testing.assert_close(other["weights"][name], value, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", [DDP, FSDP2], ids=["ddp", "fsdp2"])
 def test_two_ranks_then_one_then_four(strategy: list[str], folder: Path) -> None:
     """No sample is repeated or left out, and the curve is that of a single process."""
