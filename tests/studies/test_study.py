@@ -50,7 +50,8 @@ def _claims(folder: Path) -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_every_cell_is_an_ordinary_run(finished: Path, command: object) -> None:
+def test_every_cell_is_an_ordinary_run(finished: Path, command: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished.parent)
     rows = table(finished, costs=True)
     assert len(rows) == 9 and all(row["status"] == "done" for row in rows)
     assert {row["tokens"] for row in rows} == {str(12 * 8 * 16)} and len({row["parameters"] for row in rows}) == 1
