@@ -37,8 +37,9 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     add("--json_schema", metavar="FILE", help="the text is JSON that fits the schema in this file")
     add("--negative_prompt", metavar="TEXT", help="move away from what would follow this")
     add("--guidance", type=float, default=1.5, metavar="X", help="how far; 1 is not at all (default: %(default)s)")
-    add("--cache", choices=("int8", "streaming"), help="remember in int8, which takes a quarter of the memory; or the "
-        "first and the latest tokens only, for texts without end")  # fmt: skip
+    add("--cache", choices=("int8", "streaming", "fixed", "compiled"), help="remember in int8, in a quarter of "
+        "the memory; or the first and the latest tokens only, for texts without end; or let every step have one shape, "
+        "recorded once on a GPU (fixed), and compiled before (compiled: a minute at first)")  # fmt: skip
     add("--min_new_tokens", type=int, default=0, metavar="N", help="do not end the document before N tokens")
 
 
@@ -145,6 +146,8 @@ def remembering_from(options: argparse.Namespace, model: "Model") -> "Rememberin
 
     if options.cache == "int8":
         return generation.Int8Remembering()
+    if options.cache in ("fixed", "compiled"):
+        return generation.FixedShape() if options.cache == "fixed" else generation.Compiled()
     if options.cache == "streaming":
         window = options.context or model.network.dims.max_len
         if window is None:

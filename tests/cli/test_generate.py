@@ -173,6 +173,7 @@ def test_every_strategy_is_reachable(run_folder, tmp_path, capsys):
     assert texts("--negative_prompt", "dog", "--guidance", 1) == texts()
     assert texts("--negative_prompt", "dog", "--guidance", 9) != texts()
     assert texts("--cache", "int8", "--temperature", 0)
+    assert texts("--cache", "fixed", "--temperature", 0) == texts("--temperature", 0)
     code, out, err = generate(capsys, *argv, "--cache", "streaming", "--max_new_tokens", 90, "--json")
     assert (code, err) == (0, "") and json.loads(out)["tokens"] <= 90
     for wrong, message in (
