@@ -48,7 +48,11 @@ def test_what_attacks_use_does_its_work_on_a_good_file(tmp_path: Path, monkeypat
         argv, _ = attacks.filled(words, last, recipe, tmp_path)
         code, said, events = attacks.in_process(lambda argv=argv: attacks.counted(argv))
         # a verb of another task; a verb whose extra is not here
-        read = code == 0 or "the model was not trained to" in said or "pip install" in said
+        read = (
+            code == 0
+            or "the model was not trained to" in said
+            or (name.startswith("evaluate") and "pip install" in said)
+        )
         assert read and not events, (name, argv, said)
 
 
