@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lit_transformer import __version__
-from lit_transformer.analysis.chapters import Chapter, Progress, chapters, unheard
+from lit_transformer.analysis.additions import ADDITIONS
+from lit_transformer.analysis.chapter import Chapter
+from lit_transformer.analysis.chapters import Progress, chapters, unheard
 from lit_transformer.analysis.compact import Store
 from lit_transformer.analysis.reading import Reading
 from lit_transformer.errors import EnvironmentFault, UserError
@@ -134,6 +136,6 @@ def explore(
 
 def _additions(built: Sequence[Chapter], heard: Progress) -> Iterator[Callable[[], None]]:
     """What is added as long as there is room, the most telling first."""
-    for kind in ("wanted", "strong", "paths", "best", "full", "gradients", "details"):
+    for addition in ADDITIONS:
         for chapter in built:
-            yield from getattr(chapter, kind)(heard)
+            yield from addition(chapter, heard)

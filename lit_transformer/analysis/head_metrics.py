@@ -5,44 +5,13 @@ A metric looks at a tile of attention weights at a time, so that long texts cost
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lit_transformer.analysis.record import AttentionLayer, AttentionRecord
-
-
-@dataclass(frozen=True)
-class Tile:
-    """Some queries of one attention, and all its keys.
-
-    Args:
-        weights: (B, H, t, S).
-        rows: (t,) index of each query among the keys.
-        q_tokens: (B, t) tokens of the queries.
-        k_tokens: (B, S) tokens of the keys.
-    """
-
-    weights: Float[Tensor, "B H t S"]
-    rows: Int[Tensor, " t"]
-    q_tokens: Int[Tensor, "B t"]
-    k_tokens: Int[Tensor, "B S"]
-
-    @property
-    def columns(self) -> Int[Tensor, " S"]:
-        """Index of each key."""
-        return torch.arange(self.k_tokens.shape[1], device=self.rows.device)
-
-    @cached_property
-    def visible(self) -> Bool[Tensor, "B t S"]:
-        """Keys that some head looks at: those that the mask shows."""
-        return (self.weights > 0).any(1)
-
-    def on(self, chosen: Bool[Tensor, "B t S"]) -> Float[Tensor, "B H t"]:
-        """The weight that each query puts on the chosen keys."""
-        return (self.weights * chosen.unsqueeze(1)).sum(-1)
+from lit_transformer.analysis.tile import Tile
 
 
 class HeadMetric:
@@ -65,7 +34,7 @@ class Entropy(HeadMetric):
 
     def measure(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """See the base class."""
-        return torch.special.entr(tile.weights).sum(-1), everyone(tile)
+        return tile.entropy, tile.counted
 
 
 class Evenness(HeadMetric):
@@ -77,8 +46,7 @@ class Evenness(HeadMetric):
     def measure(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """See the base class; a query that sees one key alone says nothing."""
         visible = tile.visible.sum(-1)
-        value = torch.special.entr(tile.weights).sum(-1) / visible.clamp(min=2).log().unsqueeze(1)
-        return value, visible > 1
+        return tile.entropy / visible.clamp(min=2).log().unsqueeze(1), visible > 1
 
 
 class Distance(HeadMetric):
@@ -89,7 +57,7 @@ class Distance(HeadMetric):
     def measure(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """See the base class."""
         distance = (tile.rows.unsqueeze(-1) - tile.columns).abs()
-        return (tile.weights * distance).sum(-1), everyone(tile)
+        return tile.on(distance.expand(len(tile.k_tokens), -1, -1)), tile.counted
 
 
 class Offset(HeadMetric):
@@ -107,9 +75,7 @@ class Offset(HeadMetric):
     def measure(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """See the base class; queries at the edge, where there is no such token, do not count."""
         place = tile.rows + self.offset
-        there = (place >= 0) & (place < tile.k_tokens.shape[1])
-        chosen = (place.unsqueeze(-1) == tile.columns).expand(len(tile.k_tokens), -1, -1)
-        return tile.on(chosen), everyone(tile) & there
+        return tile.at(place), tile.counted & (place >= 0) & (place < tile.all_tokens.shape[1])
 
 
 class FirstToken(HeadMetric):
@@ -120,8 +86,7 @@ class FirstToken(HeadMetric):
 
     def measure(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """See the base class; the first token itself does not count."""
-        chosen = (tile.columns == 0).expand(*tile.q_tokens.shape, -1)
-        return tile.on(chosen), everyone(tile) & (tile.rows > 0)
+        return tile.weights[..., 0], tile.counted & (tile.rows > 0)
 
 
 class DuplicateToken(HeadMetric):
@@ -164,9 +129,8 @@ class Separators(HeadMetric):
 
     def measure(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """See the base class; texts without any do not count."""
-        chosen = torch.isin(tile.k_tokens, self.tokens.to(tile.k_tokens.device)).unsqueeze(1)
-        chosen = chosen.expand(-1, len(tile.rows), -1)
-        return tile.on(chosen), chosen.any(-1)
+        chosen = torch.isin(tile.all_tokens, self.tokens.to(tile.all_tokens.device)).unsqueeze(1)
+        return tile.on(chosen[..., : tile.weights.shape[-1]]), chosen.any(-1)
 
 
 class Pairs(HeadMetric):
@@ -186,7 +150,7 @@ class Pairs(HeadMetric):
     def measure(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """See the base class; queries without a partner do not count."""
         chosen = self.partners[:, tile.rows]
-        return tile.on(chosen), chosen.any(-1)
+        return tile.on(chosen[..., : tile.weights.shape[-1]]), chosen.any(-1)
 
 
 STANDARD: tuple[HeadMetric, ...] = (
@@ -194,11 +158,6 @@ STANDARD: tuple[HeadMetric, ...] = (
     DuplicateToken(), Induction(),
 )  # fmt: skip
 """Those that need nothing but the text."""
-
-
-def everyone(tile: Tile) -> Bool[Tensor, "B t"]:
-    """The queries that see anything at all (padding does not)."""
-    return tile.visible.any(-1)
 
 
 @dataclass(frozen=True)
@@ -247,7 +206,7 @@ def head_metrics(
     tokens: Int[Tensor, "B T"],
     source: Int[Tensor, "B S"] | None = None,
     metrics: Sequence[HeadMetric] = STANDARD,
-    size: int = 256,
+    size: int | None = None,
 ) -> HeadTable:
     """Measures every head of a record.
 
@@ -256,7 +215,7 @@ def head_metrics(
         tokens: What the decoder (or the only stack) read.
         source: What the encoder read, where there is one.
         metrics: What to measure; metrics of one text are left out (NaN) for cross-attention.
-        size: Queries looked at together.
+        size: Queries looked at together; left out: as many as fit well into memory that is near.
     """
     rows: list[tuple[str, int]] = []
     values: list[Tensor] = []
@@ -278,19 +237,19 @@ def _texts(layer: AttentionLayer, tokens: Tensor, source: Tensor | None) -> tupl
 
 
 def _measured(
-    layer: AttentionLayer, q_tokens: Tensor, k_tokens: Tensor, metrics: Iterable[HeadMetric], size: int
+    layer: AttentionLayer, q_tokens: Tensor, k_tokens: Tensor, metrics: Iterable[HeadMetric], size: int | None
 ) -> Float[Tensor, "H M"]:
     metrics = list(metrics)
     sums = torch.zeros(layer.heads, len(metrics), dtype=torch.float64)
     counts = torch.zeros(len(metrics), dtype=torch.float64)
     for where, weights in layer.tiles(size):
         index = torch.arange(where.start, where.stop, device=weights.device)
-        tile = Tile(weights, index, q_tokens[:, where], k_tokens[:, : weights.shape[-1]])
+        tile = Tile(weights, index, q_tokens[:, where], k_tokens[:, : layer.shape[1]])
         for i, metric in enumerate(metrics):
             if layer.cross and metric.own:
                 continue
             value, counted = metric.measure(tile)
-            counted = counted & everyone(tile)
+            counted = counted & tile.counted
             sums[:, i] += (value.double() * counted.unsqueeze(1)).sum((0, 2)).cpu()
             counts[i] += float(counted.sum())
     return torch.where(counts > 0, sums / counts.clamp(min=1), torch.nan)

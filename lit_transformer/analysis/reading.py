@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from lit_transformer.analysis.gradients import Said, confidence
+from lit_transformer.analysis.gradients import Said, confidence, gradient_weighted
 from lit_transformer.analysis.record import AttentionRecord, record_attention
 from lit_transformer.errors import UserError
 from lit_transformer.generation.classification import Classifier
@@ -66,6 +67,11 @@ class Reading:
             raise UserError(f"{self.name}: none of its attentions has weights to show (linear attention has none)")
         self.given = self.given or len(self.words)
         self.parts = self.parts or [0] * len(self.words)
+
+    @cached_property
+    def gradients(self) -> dict[str, Tensor]:
+        """Weights times gradients of each attention, by its path; of our own networks only."""
+        return {} if self.network is None else gradient_weighted(self.network, self.inputs, self.said)
 
 
 def read(model: Model, text: str, second: str | None = None, generate: int = 0, name: str = "model") -> Reading:

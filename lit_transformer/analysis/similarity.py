@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lit_transformer.analysis.record import AttentionLayer
+from lit_transformer.analysis.tile import entropy
 from lit_transformer.errors import UserError
 
 
@@ -32,14 +33,15 @@ def head_distances(
     total, looked_at = torch.zeros(count, count, dtype=torch.float64), 0.0
     for start in range(0, length, size * step):
         rows = slice(start, min(start + size * step, length), step)
-        weights = torch.cat([layer.weights(rows=rows) for layer in layers], dim=1).double()
+        weights = torch.cat([layer.weights(rows=rows) for layer in layers], dim=1)
         weights = weights.movedim(1, 0).flatten(1, 2)  # (R, B t, S)
-        entropy = torch.special.entr(weights).sum(-1)
+        own = entropy(weights)
         counted = weights.sum(-1).gt(0).all(0)
         for i in range(count):
-            middle = torch.special.entr((weights[i] + weights) / 2).sum(-1)
-            total[i] += ((middle - (entropy[i] + entropy) / 2) * counted).sum(-1).cpu()
+            middle = entropy((weights[i] + weights[i:]) / 2)
+            total[i, i:] += ((middle - (own[i] + own[i:]) / 2) * counted).double().sum(-1).cpu()
         looked_at += float(counted.sum())
+    total += total.triu(1).mT
     return (total / max(looked_at, 1) / torch.log(torch.tensor(2.0, dtype=torch.float64))).clamp(min=0)
 
 

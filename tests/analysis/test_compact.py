@@ -10,6 +10,7 @@ from lit_transformer.analysis.compact import (
     Store,
     depth,
     halved,
+    pooled,
     pyramid,
     quantised,
     restored,
@@ -36,6 +37,21 @@ def test_levels_keep_the_largest() -> None:
     assert halved(cells[:3, :3])[1, 1] == cells[2, 2]
 
 
+@pytest.mark.parametrize(("rows", "seen"), [(16, 100), (13, 77), (3, 5)])
+def test_pooling_is_halving_many_times(rows: int, seen: int) -> None:
+    weights = torch.rand(2, rows, seen, generator=torch.Generator().manual_seed(0))
+    found = quantised(pooled(weights, 8, 100))
+    for cells, head in zip(quantised(torch.nn.functional.pad(weights, (0, 100 - seen))), found, strict=True):
+        assert (halved(halved(halved(cells))) == head).all()
+
+
+def test_there_is_no_room_for_a_matrix_of_noise() -> None:
+    cells = np.random.default_rng(0).integers(0, 255, (600, 600)).astype(np.uint8)
+    data, _ = tiled(cells)
+    assert tiled(cells, len(data)) == tiled(cells)
+    assert tiled(cells, len(data) - 1) is None
+
+
 def test_tiles_are_the_matrix() -> None:
     cells = np.zeros((300, 520), dtype=np.uint8)
     cells[10, 20], cells[299, 519] = 7, 9
@@ -50,6 +66,12 @@ def test_strongest_links_and_vectors() -> None:
     keys, cells = strongest(weights, 2)
     assert keys.tolist() == [[[1, 2], [0, 2]]]
     torch.testing.assert_close(restored(cells), torch.tensor([[[0.5, 0.4], [0.9, 0.1]]]), atol=0.004, rtol=0)
+    weights = torch.rand(2, 3, 700, generator=torch.Generator().manual_seed(0))
+    values, expected = weights.topk(5)
+    keys, cells = strongest(weights, 5)  # looked for group by group
+    assert (keys == expected.numpy()).all() and (cells == quantised(values)).all()
+    keys, cells = strongest(torch.tensor([[[1.0]]]), 3)
+    assert keys.tolist() == [[[0, 0, 0]]] and cells.tolist() == [[[255, 0, 0]]]
     vectors = torch.randn(6, 9, generator=torch.Generator().manual_seed(0))
     scales, found = signed_bytes(vectors)
     assert (torch.from_numpy(found * scales[:, None]) - vectors).abs().max() <= vectors.abs().max() / 250

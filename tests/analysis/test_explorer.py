@@ -237,8 +237,8 @@ def test_a_click_on_a_head_shows_its_links(browser: Browser, translation) -> Non
     browser.wait("document.querySelector('.chip').textContent === '1.2'")
     lines = "[...window.explorer.scenes.values()][0]().items.filter(item => item.line).length"
     picture = "document.querySelector('.links canvas').toDataURL().length"
-    browser.wait(f"{lines} > 100")
-    many, inked = browser.run(lines), browser.run(picture)
+    browser.wait(f"{lines} > 100 && (window.many = {lines})")  # in one go: it may be drawn anew between two questions
+    many, inked = browser.run("window.many"), browser.run(picture)
     browser.click('.token.q[data-i="2"]')
     browser.mouse("mouseMoved", 640, 5)
     browser.wait("document.querySelector('.token.q.pinned') !== null")
