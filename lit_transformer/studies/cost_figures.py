@@ -20,7 +20,7 @@ class Against(StudyFigure):
         title: Written above.
         measure: The measure up.
         fact: What is across: ``parameters``, ``tokens``, ``flops`` (of a token), ``compute`` (of the whole run),
-            ``seconds``.
+            ``seconds`` (of training; on a CPU those that it computed).
         log_x: Whether the axis across goes by logarithm.
         log_y: Whether the axis up does.
     """
@@ -50,7 +50,8 @@ class Against(StudyFigure):
                 points.sort(key=lambda p: p.x)
                 lines[arm if len(points) > 1 else f".{arm}"] = points
         if lines:
-            axes = Axis(self.fact, log=self.log_x), Axis(str(measure), log=self.log_y)
+            across = "CPU seconds" if self.fact == "seconds" and results.clock != "seconds" else self.fact
+            axes = Axis(across, log=self.log_x), Axis(str(measure), log=self.log_y)
             yield line_chart(self.title or self.default_title, lines, *axes)
 
 

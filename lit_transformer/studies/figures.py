@@ -264,7 +264,7 @@ def fact_of(results: "Results", arm: str, setting: "Setting", fact: str) -> floa
     if not cells:
         return None
     if fact == "seconds":
-        seconds = [cost for each in cells if (cost := each.cost("seconds")) is not None]
+        seconds = [cost for each in cells if (cost := each.cost(results.clock)) is not None]
         return math.fsum(seconds) / len(seconds) if seconds else None
     facts = results.study["facts"].get(cells[0].group)
     if facts is None:

@@ -100,21 +100,36 @@ def cost(results: Results, setting: Setting) -> Table:
             row.append("" if mine is None else f"{mine:{style}}" + _apart(mine, base))
         for name, style, scale in (
             ("seconds", ",.1f", 1.0),
+            ("processor_seconds", ",.1f", 1.0),
             ("tokens_per_second", ",.0f", 1.0),
             ("memory", ",.0f", 1e6),
         ):
             known = [value for each in cells if (value := each.cost(name)) is not None]
             row.append(f"{math.fsum(known) / len(known) / scale:{style}}" if known else "")
         rows.append([*row, *_at(results, arm, setting, shared)])
-    columns = ["arm", "parameters", "FLOPs a token", "tokens", "seconds", "targets/s", "peak memory (MB)"]
-    columns += [f"val/loss after {shared:,.1f} s"] if shared else []
-    note = "Seconds are of training alone, means over seeds; time and memory never come out the same twice."
+    columns = [
+        "arm",
+        "parameters",
+        "FLOPs a token",
+        "tokens",
+        "seconds",
+        "CPU seconds",
+        "targets/s",
+        "peak memory (MB)",
+    ]
+    columns += [f"val/loss after {shared:,.1f} {'CPU ' if results.clock != 'seconds' else ''}s"] if shared else []
+    note = (
+        "Seconds are of training alone, means over seeds; time and memory never come out the same twice. What else "
+        "runs on the machine adds to the seconds and takes from the targets/s, but changes the CPU seconds little."
+    )
     return Table(titled("what it took", setting), columns, rows, marked, note)
 
 
 def shared_seconds(results: Results, setting: Setting) -> float | None:
     """The time that the quickest cell took: what all arms can be compared at."""
-    known = [each.cost("seconds") for arm in results.arms for each in results.of(arm, setting) if each.status == "done"]
+    known = [
+        each.cost(results.clock) for arm in results.arms for each in results.of(arm, setting) if each.status == "done"
+    ]
     return min((value for value in known if value is not None), default=None)
 
 
@@ -122,15 +137,16 @@ def _at(results: Results, arm: str, setting: Setting, seconds: float | None) -> 
     """The loss after as many seconds as the quickest cell had: between two validations, along the line."""
     if seconds is None:
         return []
-    values = [value for each in results.of(arm, setting) if (value := loss_at(each, seconds)) is not None]
+    found = (loss_at(each, seconds, results.clock) for each in results.of(arm, setting))
+    values = [value for value in found if value is not None]
     return [plus_minus(mean(values)) if values else ""]
 
 
-def loss_at(outcome: Outcome, seconds: float) -> float | None:
+def loss_at(outcome: Outcome, seconds: float, clock: str) -> float | None:
     """A cell's validation loss after some seconds of training; None before its first validation."""
     trained = outcome.step(TRAINED)
     losses = dict(map(tuple, trained.get("curves", {}).get("val/loss", [])))
-    points = [(time, losses[step]) for step, time in trained.get("cost", {}).get("seconds_at", [])
+    points = [(time, losses[step]) for step, time in trained.get("cost", {}).get(f"{clock}_at", [])
               if losses.get(step) is not None]  # fmt: skip
     for (before, first), (after, second) in zip(points, points[1:], strict=False):
         if before <= seconds <= after:

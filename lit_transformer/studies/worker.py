@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -139,6 +140,8 @@ class Worker:
         self.plan = plan
         self.folder = folder
         self.program = program
+        self.before = 0.0
+        """Seconds that earlier processes computed for the cell."""
 
     def run(self, cell: Cell, facts: dict[str, Any]) -> None:
         """Trains the cell where that is not done, then does its steps; the results are written after each.
@@ -148,6 +151,7 @@ class Worker:
         """
         known = self.folder.read(cell)
         check_same(self.plan, cell, known, self.folder)
+        self.before = known.get("processor_seconds", 0.0)
         results = self._begun(cell, known, facts)
         steps: dict[str, Any] = results["steps"]
         mark = self.plan.fingerprint(cell)
@@ -180,6 +184,7 @@ class Worker:
         }
 
     def _write(self, cell: Cell, results: dict[str, Any]) -> None:
+        results["processor_seconds"] = self.before + time.process_time()
         write_whole(self.folder.result(cell), json.dumps(results, indent=1, sort_keys=True) + "\n")
 
     def _done(self, cell: Cell, step: Step, steps: dict[str, Any]) -> dict[str, Any]:

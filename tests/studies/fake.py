@@ -50,6 +50,7 @@ class Fake:
         loss = 2 + rate + seed / 100
         curve = [[1, loss + 1], [2, loss if rate <= 10 else None]]
         cost = {"seconds": time.time() % 7, "tokens_per_second": 1.0, "memory": 1, "seconds_at": [[1, 0.1], [2, 0.2]]}
+        cost |= {"processor_seconds": 0.2, "processor_seconds_at": [[1, 0.1], [2, 0.2]]}
         history = {"metrics": {"val/loss": curve[-1][1]}, "curves": {"val/loss": curve}, "cost": cost, "steps": 2}
         (folder / "history.json").write_text(json.dumps(history))
         if rate > 10:

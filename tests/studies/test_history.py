@@ -38,5 +38,5 @@ def test_a_killed_run_goes_on_with_its_history(here: Path) -> None:
     assert {place for place, _ in whole["curves"]["val/loss"]} == {6, 12}
     cost = whole.pop("cost"), broken.pop("cost")
     assert whole == broken and whole["targets"] > 0
-    assert all(each["seconds"] > 0 and each["memory"] > 0 for each in cost)
+    assert all(each["seconds"] > 0 and each["processor_seconds"] > 0 and each["memory"] > 0 for each in cost)
     assert [step for step, _ in cost[0]["seconds_at"]] == [6, 12]

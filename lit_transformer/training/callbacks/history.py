@@ -16,6 +16,8 @@ from lit_transformer.training.run_state import RunState, at_step_boundary, find_
 class History(Callback):
     """Writes ``history.json`` into the run folder: every logged number by optimizer step, time, memory and tokens.
 
+    On a CPU the seconds that this process computed stand beside those on the wall, which depend on what else runs.
+
     What was noted travels in the checkpoint, so a run that was killed and resumed writes what it would have written
     without a break, but for seconds and bytes. The clock stands still during validation, generation and saving.
 
@@ -28,13 +30,14 @@ class History(Callback):
         self.curves: dict[str, list[list[float | None]]] = {}
         """Steps and values, by name; a value that is not finite is None."""
         self.seconds = 0.0
+        self.processor_seconds = 0.0
         self.memory = 0
-        self._since: float | None = None
+        self._since: tuple[float, float] | None = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Starts the clock where it stands still."""
         if self._since is None:
-            self._since = time.perf_counter()
+            self._since = time.perf_counter(), time.process_time()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -56,6 +59,7 @@ class History(Callback):
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._note(trainer, "val/", trainer.global_step)
             self._add("cost/seconds", trainer.global_step, self.seconds)
+            self._add("cost/processor_seconds", trainer.global_step, self.processor_seconds)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Writes what there is."""
@@ -68,16 +72,24 @@ class History(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What was noted."""
-        return {"curves": self.curves, "seconds": self.seconds, "memory": self.memory}
+        return {
+            "curves": self.curves,
+            "seconds": self.seconds,
+            "processor_seconds": self.processor_seconds,
+            "memory": self.memory,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes it over."""
         self.curves = state_dict["curves"]
         self.seconds, self.memory = state_dict["seconds"], state_dict["memory"]
+        self.processor_seconds = state_dict.get("processor_seconds", 0.0)
 
     def _pause(self) -> None:
         if self._since is not None:
-            self.seconds += time.perf_counter() - self._since
+            wall, processor = self._since
+            self.seconds += time.perf_counter() - wall
+            self.processor_seconds += time.process_time() - processor
             self._since = None
 
     def _note(self, trainer: Trainer, prefix: str, step: int) -> None:
@@ -99,17 +111,21 @@ class History(Callback):
         state = find_callback(trainer, RunState)
         tokens = state.clock.tokens if state is not None else 0
         curves = {name: points for name, points in self.curves.items() if not name.startswith("cost/")}
+        cost = {
+            "seconds": self.seconds,
+            "memory": self.memory,
+            "seconds_at": self.curves.get("cost/seconds", []),
+            "tokens_per_second": tokens / self.seconds if self.seconds else 0.0,
+        }
+        if trainer.strategy.root_device.type == "cpu":
+            cost["processor_seconds"] = self.processor_seconds
+            cost["processor_seconds_at"] = self.curves.get("cost/processor_seconds", [])
         data = {
             "metrics": {name: points[-1][1] for name, points in curves.items()},
             "curves": curves,
             "steps": trainer.global_step,
             "targets": tokens,
-            "cost": {
-                "seconds": self.seconds,
-                "memory": self.memory,
-                "seconds_at": self.curves.get("cost/seconds", []),
-                "tokens_per_second": tokens / self.seconds if self.seconds else 0.0,
-            },
+            "cost": cost,
         }
         target = Path(trainer.default_root_dir) / self.name
         if not target.parent.is_dir():
