@@ -11,6 +11,10 @@ class LitTransformerError(Exception):
     """An error with a one-line message that names file, key or row and the remedy."""
 
     exit_code = 1
+    quiet = False
+    """Whether another rank tells the user."""
+    said_by = ""
+    """The rank that it concerns."""
 
 
 class UserError(LitTransformerError, ValueError):

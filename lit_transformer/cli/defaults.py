@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
 
-from lit_transformer.training.callbacks import GradientNorm, Progress, Samples, Throughput
+from lit_transformer.training.callbacks import GradientNorm, Progress, Ranks, Samples, Throughput
 from lit_transformer.training.checkpoint_io import LitCheckpointIO
 from lit_transformer.training.checkpointing import Checkpointing
 from lit_transformer.training.ema import EMA
@@ -18,6 +18,7 @@ from lit_transformer.training.run_state import RunState
 from lit_transformer.training.signals import Signals
 
 TRAINING_CALLBACKS: tuple[type[Callback], ...] = (
+    Ranks,
     Signals,
     RunState,
     NonFinite,

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except LitTransformerError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(_spoken(error, str(error)), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:  # '... | head': whoever read is gone, and Python would complain at exit
@@ -96,8 +96,16 @@ def help_text() -> str:
 
 def _fail(message: str, code: int) -> int:
     line = " ".join(message.split("\n")) if code == EXIT_USER else message
-    print(f"lit-transformer: {line}", file=sys.stderr)
+    if line:
+        print(f"lit-transformer: {line}", file=sys.stderr)
     return code
+
+
+def _spoken(error: Exception, message: str) -> str:
+    """On several ranks: which one, or nothing where another one says it."""
+    told = (error, error.__cause__)  # a line that names a recipe's key has the error itself behind it
+    rank = next(filter(None, (getattr(each, "said_by", "") for each in told)), "")
+    return "" if any(getattr(each, "quiet", False) for each in told) else f"{rank}: {message}" if rank else message
 
 
 def _unexpected(error: Exception) -> int:
@@ -115,7 +123,7 @@ def _unexpected(error: Exception) -> int:
     where = f"; please report it with {report}" if report else "; please report it"
     if os.environ.get("LIT_TRANSFORMER_DEBUG"):
         traceback.print_exc()
-    return _fail(f"internal error: {type(error).__name__}: {first[:300]}{where}", EXIT_BUG)
+    return _fail(_spoken(error, f"internal error: {type(error).__name__}: {first[:300]}{where}"), EXIT_BUG)
 
 
 def _write_report() -> Path | None:

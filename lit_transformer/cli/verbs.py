@@ -25,6 +25,7 @@ VERBS: dict[str, str] = {
     "verify-resume": "prove that a killed run of a recipe goes on exactly",
     "equiv": "prove that accumulation, packing, recompute, compile and devices change nothing",
     "plan": "say what a recipe will need: parameters, memory, time, by strategy and devices",
+    "preflight": "say whether all hosts of a job answer, before it begins",
     "submit": "write a SLURM script that trains a recipe, and goes on after a pre-emption",
     "mask": "draw the pattern of a mask, with its density and the FLOPs it saves",
     "recipes": "list, show, copy and validate recipes",

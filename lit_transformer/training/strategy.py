@@ -1,7 +1,6 @@
 """Networks spread over devices in Lightning: FSDP2, tensor parallelism, or both, with checkpoints like any other's."""
 
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ class Sharded(ModelParallelStrategy):
     Args:
         tensor_parallel_size: Devices that share each row; 1: none do.
         data_parallel_size: Groups that see different data; left out: all devices over ``tensor_parallel_size``.
-        timeout: Seconds that a rank waits for another one before it gives up.
         process_group_backend: ``nccl``, ``gloo``; left out: what the device has.
     """
 
@@ -35,7 +33,6 @@ class Sharded(ModelParallelStrategy):
         self,
         tensor_parallel_size: int = 1,
         data_parallel_size: int | None = None,
-        timeout: float = 1800.0,
         process_group_backend: str | None = None,
     ) -> None:
         if tensor_parallel_size < 1:
@@ -45,7 +42,6 @@ class Sharded(ModelParallelStrategy):
             tensor_parallel_size=tensor_parallel_size,
             save_distributed_checkpoint=False,
             process_group_backend=process_group_backend,
-            timeout=timedelta(seconds=timeout),
         )
 
     @property

@@ -1,12 +1,15 @@
 """Lightning's Trainer with one clock: optimizer steps."""
 
 import os
+from datetime import timedelta
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from lit_transformer.errors import UserError
+from lit_transformer.training.callbacks.ranks import Ranks
+from lit_transformer.training.run_state import find_callback
 
 _STEPS = "runs are counted in optimizer steps"
 
@@ -21,6 +24,7 @@ class Trainer(pl.Trainer):
         max_steps: Optimizer steps of the whole run.
         validate_every: Optimizer steps between two validations; left out: a tenth of the run. The last step is always
             followed by one.
+        rank_timeout: Seconds that ranks wait for one that does not answer, before the run ends and names it.
     """
 
     RECIPE_HINTS = {
@@ -35,13 +39,17 @@ class Trainer(pl.Trainer):
     }
     """What to say to users of a bare Trainer; read where a recipe is checked."""
 
-    def __init__(self, max_steps: int, validate_every: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, max_steps: int, validate_every: int | None = None, rank_timeout: float = 600.0, **kwargs: Any
+    ) -> None:
         if max_steps < 1:
             raise UserError(f"trainer.max_steps: is {max_steps}, must be at least 1")
         if validate_every is not None and validate_every < 1:
             raise UserError(
                 f"trainer.validate_every: is {validate_every}, must be at least 1; limit_val_batches: 0 turns it off"
             )
+        if not rank_timeout > 0:
+            raise UserError(f"trainer.rank_timeout: is {rank_timeout}, must be more than 0 seconds")
         accumulate = kwargs.get("accumulate_grad_batches", 1)
         if accumulate is not None and accumulate < 1:
             raise UserError(f"trainer.accumulate_grad_batches: is {accumulate}, must be at least 1")
@@ -60,7 +68,32 @@ class Trainer(pl.Trainer):
             **kwargs,
         )
         self.validate_every = validate_every or max(1, max_steps // 10)
+        self.rank_timeout = rank_timeout
+        if hasattr(self.strategy, "_timeout"):  # of the process group, whatever the strategy
+            self.strategy._timeout = timedelta(seconds=rank_timeout)
+        self._prepare_data, self._data_connector.prepare_data = self._data_connector.prepare_data, self._prepare  # type: ignore[method-assign]
         self.fit_loop.epoch_loop = StepLoop(self, max_steps=max_steps)
+
+    def fit(self, *args: Any, **kwargs: Any) -> None:
+        """Lightning's, whose error is that of the rank that failed.
+
+        Raises:
+            RankFailed: Another one did.
+        """
+        try:
+            super().fit(*args, **kwargs)
+        except Exception as error:
+            failed = getattr(error, "consequence_of", None)
+            if failed is None:
+                raise
+            raise failed from error
+
+    def _prepare(self) -> None:
+        """Preparing data may take hours, in which the other ranks wait: they watch that one from here on."""
+        watch = find_callback(self, Ranks)
+        if watch is not None and self.state.fn == "fit":
+            watch.start(self)
+        self._prepare_data()
 
 
 class StepLoop(_TrainingEpochLoop):

@@ -8,10 +8,11 @@ from lit_transformer.training.callbacks.history import History
 from lit_transformer.training.callbacks.lora import DoRA, LoRA
 from lit_transformer.training.callbacks.position_loss import PositionLoss
 from lit_transformer.training.callbacks.progress import Progress
+from lit_transformer.training.callbacks.ranks import Ranks
 from lit_transformer.training.callbacks.samples import Samples
 from lit_transformer.training.callbacks.throughput import Throughput
 
 __all__ = [
     "AttentionMetrics", "DoRA", "ExpertBalance", "Freeze", "GradientNorm", "Histograms", "History", "LoRA",
-    "PositionLoss", "Progress", "Samples", "Throughput",
+    "PositionLoss", "Progress", "Ranks", "Samples", "Throughput",
 ]  # fmt: skip
