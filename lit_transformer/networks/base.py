@@ -109,6 +109,7 @@ class Network(nn.Module):
         """
         products = [m for m in self.modules() if isinstance(m, Linear)]
         weights = sum(m.active_share * p.numel() for m in products for p in m.parameters(recurse=False))
-        weights += sum(m.weight.numel() for m in self.modules() if isinstance(m, Head))
+        heads = {id(m.weight): m.weight.numel() for m in self.modules() if isinstance(m, Head)}  # one may hold another
+        weights += sum(heads.values())
         dims = self.dims
         return 6 * weights + 12 * dims.n_layers * dims.n_heads * dims.head_size * length

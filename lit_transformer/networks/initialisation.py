@@ -59,6 +59,23 @@ class DepthScaled(Normal):
             parameter.mul_(1 / math.sqrt(2 * n_layers))
 
 
+class ZeroResidual(Normal):
+    """Products that write into the residual stream start at zero: each layer begins as the identity.
+
+    Goyal et al. (2017, arXiv:1706.02677) for norms; for projections Zhang et al. (2019, arXiv:1901.09321).
+
+    Args:
+        std: Standard deviation of the others.
+    """
+
+    def draw(self, module: nn.Module, name: str, parameter: Tensor, n_layers: int, generator: torch.Generator) -> None:
+        """See the base class."""
+        if isinstance(module, ResidualLinear):
+            nn.init.zeros_(parameter)
+        else:
+            super().draw(module, name, parameter, n_layers, generator)
+
+
 @torch.no_grad()
 def initialise(network: nn.Module, scheme: Initialisation, seed: int, n_layers: int) -> None:
     """Draws every parameter of the network from the seed and its name; shared ones once, under their first name.

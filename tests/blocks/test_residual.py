@@ -24,7 +24,7 @@ from lit_transformer.blocks import (
     SwiGLU,
 )
 from lit_transformer.dims import Dims, SizeError
-from lit_transformer.networks import DecoderOnly, DepthScaled, Normal
+from lit_transformer.networks import DecoderOnly, DepthScaled, Normal, ZeroResidual
 from lit_transformer.vocabulary import Vocabulary
 
 DIMS = Dims(d_model=8, n_layers=3, n_heads=2)
@@ -110,6 +110,15 @@ def test_deep_norm_scales_the_start_of_all_but_queries_and_keys(scheme):
             expected = 1.0 if name.split(".")[-2] in ("query", "key") else beta
             ratio = float(parameter.detach().std() / plain.get_parameter(name).detach().std())
             assert math.isclose(ratio, expected, rel_tol=0.05), (name, ratio)
+
+
+def test_a_zero_residual_starts_as_the_identity():
+    tokens = torch.arange(5)[None]
+    network = DecoderOnly(Vocabulary(5), Dims(d_model=16, n_layers=2, n_heads=2), initialisation=ZeroResidual())
+    embedded, hidden = network.embedding(tokens), network.stack.norm(network.embedding(tokens))
+    torch.testing.assert_close(network(tokens=tokens).logits, network.head(hidden))
+    network(tokens=tokens).logits.square().sum().backward()
+    assert embedded.std() > 0 and all(layer.attention.output.weight.grad.any() for layer in network.stack.layers)
 
 
 def test_deep_norm_knows_the_score_products_of_other_attentions():
