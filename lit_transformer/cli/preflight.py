@@ -63,6 +63,7 @@ def run(argv: list[str]) -> int:
     if not options.timeout > 2 * SPARE:
         raise UserError(f"--timeout {options.timeout:g}: must be more than {2 * SPARE:g} seconds")
     begun = time.monotonic()
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # pages of frames, where one line says it
     place = place_of(os.environ, options.rank, options.hosts, options.address, options.port)
     names = meet(place, begun + options.timeout)
     if place.rank == 0:
@@ -118,11 +119,11 @@ def meet(place: Place, deadline: float) -> list[str]:
     import torch.distributed as dist
 
     own = socket.gethostname()
-    left = deadline - time.monotonic() - SPARE
-    store: Any = None
+    if place.rank:
+        _knock(place, own, deadline - SPARE)
+    left = timedelta(seconds=max(1.0, deadline - SPARE - time.monotonic()))
     try:
-        store = dist.TCPStore(place.address, place.port, None, place.rank == 0, timedelta(seconds=left),
-                              wait_for_workers=False)  # fmt: skip
+        store = dist.TCPStore(place.address, place.port, None, place.rank == 0, left, wait_for_workers=False)
         store.set(f"host{place.rank}", own)
     except (RuntimeError, ValueError) as error:
         raise EnvironmentFault(_unreachable(place, own, error)) from error
@@ -136,6 +137,18 @@ def meet(place: Place, deadline: float) -> list[str]:
     _exchange(store, place, names, deadline)
     _leave(store, place, [])
     return names
+
+
+def _knock(place: Place, own: str, deadline: float) -> None:
+    """Waits until somebody listens where all meet: torch's own attempts do not end in time."""
+    while True:
+        try:
+            socket.create_connection((place.address, place.port), timeout=3).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise EnvironmentFault(_unreachable(place, own, error)) from error
+        time.sleep(0.3)
 
 
 def _awaited(store: "TCPStore", place: Place, deadline: float) -> list[int]:

@@ -26,15 +26,20 @@ SCRIPT = """\
 set -uo pipefail
 cd {folder}
 export OMP_NUM_THREADS="${{SLURM_CPUS_PER_TASK:-1}}"
+# Since 22.05 srun takes the cores of a task from nowhere else.
+[ -z "${{SLURM_CPUS_PER_TASK:-}}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
 run={run}
 
-# Which hosts answer, within a minute; a job with a dead one would hang at its first exchange.
-expected=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sort)
-answered=$(timeout -k 5 55 srun --ntasks-per-node=1 --ntasks="$SLURM_NNODES" hostname -s | sort -u)
-silent=$(comm -23 <(echo "$expected" | cut -d. -f1 | sort -u) <(echo "$answered" | sort -u))
-if [ -n "$silent" ]; then
-    echo "submit: no answer within a minute from: $(echo $silent); exclude them with sbatch --exclude" >&2
-    exit 3
+# All hosts meet and exchange a number, within a minute; a job with a dead one would wait at its first exchange.
+if [ "$SLURM_NNODES" -gt 1 ]; then
+    if ! said=$(timeout -k 3 55 srun --ntasks-per-node=1 --ntasks="$SLURM_NNODES" --kill-on-bad-exit=0 \
+        lit-transformer preflight --timeout 45 --port "$((27000 + SLURM_JOB_ID % 5000))" 2>&1); then
+        echo "$said" >&2
+        dead=$(echo "$said" | grep -o 'failed on node [^:]*' | cut -d' ' -f4 | sort -u | xargs)
+        echo "submit: ${{dead:-the hosts named above}}: no answer; leave out with sbatch --exclude" >&2
+        exit 3
+    fi
+    echo "$said"
 fi
 
 # The signal of --signal reaches every task; the shell only waits.
