@@ -30,7 +30,7 @@ def read_zero(path: Path, trusted: bool) -> dict[str, Any]:
         raise UserError(f"{path}: DeepSpeed's files can run code when they are opened; if you wrote them, add --trust")
     if importlib.util.find_spec("deepspeed") is None:
         raise UserError(f"{path}: is DeepSpeed's; to read it, pip install 'lit-transformer[deepspeed]'")
-    from deepspeed.utils.zero_to_fp32 import (  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    from deepspeed.utils.zero_to_fp32 import (
         get_fp32_state_dict_from_zero_checkpoint,
     )
 

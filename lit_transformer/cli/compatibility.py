@@ -7,12 +7,14 @@ from typing import Any
 from lit_transformer.dims import SizeError
 from lit_transformer.errors import UserError
 from lit_transformer.training.callbacks.lora import LoRA
+from lit_transformer.training.ema import EMA
 from lit_transformer.training.muon import Muon
+from lit_transformer.training.nonfinite import NonFinite
 from lit_transformer.training.sharding import check
 from lit_transformer.training.strategy import Sharded
+from lit_transformer.training.zero import ZeRO, check_optimizer
 
 FSDP1 = ("fsdp", "FSDPStrategy")
-OVERLAYS = "overlays/strategy/{ddp,fsdp2,tensor_parallel,fsdp2_tp}"
 
 
 def check_name(trainer: dict[str, Any]) -> None:
@@ -31,9 +33,13 @@ def check_name(trainer: dict[str, Any]) -> None:
         raise UserError(
             f"trainer.strategy: {last} is FSDP1, which is not supported; use --config overlays/strategy/fsdp2"
         )
-    if last.lower().startswith("deepspeed") and importlib.util.find_spec("deepspeed") is None:
+    deepspeed = last.lower().startswith("deepspeed")
+    if (deepspeed or last == "ZeRO") and importlib.util.find_spec("deepspeed") is None:
         raise UserError(f"trainer.strategy: {last} needs a package: pip install 'lit-transformer[deepspeed]'; "
                         "or use --config overlays/strategy/fsdp2")  # fmt: skip
+    if deepspeed:
+        raise UserError(f"trainer.strategy: {last} draws other weights and writes checkpoints of its own; use --config "
+                        "overlays/strategy/deepspeed_{zero1,zero2,zero3,zero3_offload}")  # fmt: skip
 
 
 def check_strategy(
@@ -52,8 +58,9 @@ def check_strategy(
     Raises:
         UserError: Naming the keys, and the edit to make.
     """
-    shards = isinstance(strategy, Sharded) or "deepspeed" in type(strategy).__name__.lower()
-    if shards and isinstance(optimizer, Muon):
+    if isinstance(strategy, ZeRO):
+        _check_zero(strategy, trainer, optimizer, callbacks)
+    if isinstance(strategy, Sharded) and isinstance(optimizer, Muon):
         raise UserError("model.optimizer: Muon needs whole matrices, which trainer.strategy shards; use AdamW, or "
                         "--config overlays/strategy/ddp")  # fmt: skip
     if not isinstance(strategy, Sharded):
@@ -67,6 +74,24 @@ def check_strategy(
         strategy.divide(devices)
     if tensor > 1:
         _check_tensor_parallel(tensor, data, network)
+
+
+def _check_zero(strategy: ZeRO, trainer: dict[str, Any], optimizer: Any, callbacks: Iterable[Any]) -> None:
+    check_optimizer(optimizer)
+    if trainer.get("gradient_clip_algorithm") == "value" and trainer.get("gradient_clip_val"):
+        raise UserError("trainer.gradient_clip_algorithm: ZeRO clips by norm only; take the key out, or use --config "
+                        "overlays/strategy/ddp")  # fmt: skip
+    whole = strategy.stage < 3 and str(trainer.get("precision") or "32-true") in ("32", "32-true")
+    for callback in callbacks:
+        if isinstance(callback, EMA) and not whole:
+            raise UserError("trainer.callbacks: EMA averages whole float32 weights, which ZeRO-3, or another precision "
+                            "than 32-true, keeps in parts; use --config overlays/strategy/fsdp2")  # fmt: skip
+        if isinstance(callback, LoRA) and strategy.stage == 3:
+            raise UserError("trainer.callbacks: LoRA adds weights that ZeRO-3 would not spread; use --config "
+                            "overlays/strategy/ddp, where adapters cost next to nothing")  # fmt: skip
+        if isinstance(callback, NonFinite) and (callback.max_skipped or callback.spike_sigma is not None):
+            raise UserError("trainer.callbacks: NonFinite cannot skip a window of DeepSpeed's; take out max_skipped "
+                            "and spike_sigma, or use --config overlays/strategy/fsdp2")  # fmt: skip
 
 
 def _check_tensor_parallel(devices: int, data: dict[str, Any], network: Any) -> None:

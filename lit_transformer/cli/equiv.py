@@ -263,7 +263,11 @@ def _settings(steps: int) -> list[str]:
 
 
 SHARDED = "{class_path: Sharded, tensor_parallel_size: %d}"
-NAMES = ("accumulation", "packing", "recompute", "compile", "ddp 2", "fsdp2 2", "tensor parallel 2")
+ZERO = "{class_path: ZeRO, stage: %d}"
+NAMES = (
+    "accumulation", "packing", "recompute", "compile", "ddp 2", "fsdp2 2", "tensor parallel 2", "zero1 2", "zero2 2",
+    "zero3 2",
+)  # fmt: skip
 
 
 def _ways(recipe: dict[str, Any]) -> tuple[list[str], list[Arm]]:
@@ -289,6 +293,7 @@ def _ways(recipe: dict[str, Any]) -> tuple[list[str], list[Arm]]:
         Arm("ddp 2", [*cut, *two, "ddp"], 2, refusal),
         Arm("fsdp2 2", [*cut, *two, SHARDED % 1], 2, refusal),
         Arm("tensor parallel 2", [*two, SHARDED % 2], 2),
+        *(Arm(f"zero{stage} 2", [*cut, *two, ZERO % stage], 2, refusal) for stage in (1, 2, 3)),
     ]
 
 

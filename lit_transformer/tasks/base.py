@@ -118,9 +118,7 @@ class Task(LightningModule):
 
     def on_train_start(self) -> None:
         """After a resume the recipe's betas, decay and so on hold, not the stored ones; the schedule set the rate."""
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, torch.optim.Optimizer)
-        for group, recipe in zip(optimizer.param_groups, self._hyperparameters, strict=True):
+        for group, recipe in zip(self.trainer.optimizers[0].param_groups, self._hyperparameters, strict=True):
             group.update({key: value for key, value in recipe.items() if key not in ("params", "lr")})
         if self._rate is not None:
             self._rate.load_state_dict(self._rate.state_dict())  # whoever touched the rates meanwhile

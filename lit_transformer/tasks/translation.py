@@ -20,7 +20,7 @@ from lit_transformer.tasks.decoding import BeamSearch
 from lit_transformer.tasks.objectives import Objective
 from lit_transformer.tasks.prediction import TokenPrediction
 from lit_transformer.tasks.text_metrics import Bleu, Chrf, TextMetric
-from lit_transformer.training.gathering import gathered, over_heads
+from lit_transformer.training.gathering import gathered, is_spread, over_heads
 from lit_transformer.training.optimizers import OptimizerFactory
 from lit_transformer.training.schedules import Constant, ScheduleFactory
 from lit_transformer.vocabulary import Vocabulary
@@ -110,7 +110,7 @@ class Translation(TokenPrediction):
         references = [example.reference for example, _ in together.values()]
         hypotheses = [text for _, text in together.values()]
         values |= {metric.name: metric(hypotheses, references) for metric in self.metrics}
-        if together and (self.trainer.is_global_zero or self.device_mesh is not None):
+        if together and (self.trainer.is_global_zero or is_spread(self.network)):
             self._show(split, list(together.values())[:SHOWN])
         return values
 

@@ -189,7 +189,7 @@ class Checkpointing(Checkpoint):
 
 def _refuse_non_finite(trainer: Trainer, path: Path) -> None:
     """Raises ``Diverged`` where a weight is not finite: such a checkpoint would replace a good one."""
-    parameters = [local(p.detach()) for p in trainer.lightning_module.parameters() if p.is_floating_point()]
+    parameters = [local(p).detach() for p in trainer.lightning_module.parameters() if p.is_floating_point()]
     parameters = [p for p in parameters if p.numel()]
     # one number a tensor: the largest magnitude is infinite or NaN as soon as one element is; a rank of a sharded
     # model may hold none, and has to take part in the reduction nevertheless

@@ -54,11 +54,10 @@ class Curve(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Measures the gradients, whole ones where they are spread over devices."""
         self._draws = self._state is not None and not torch.equal(self._state, _generator(pl_module.device))
-        self._gradients = {
-            name: float(_whole(p.grad).double().norm())
-            for name, p in pl_module.named_parameters()
-            if p.grad is not None
-        }
+        partitions = getattr(trainer.strategy, "partitions", None)
+        whole = _gradient if partitions is None else partitions.whole_gradient
+        gradients = {name: whole(p) for name, p in pl_module.named_parameters()}
+        self._gradients = {name: float(each.double().norm()) for name, each in gradients.items() if each is not None}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -99,8 +98,9 @@ def _generator(device: torch.device) -> Tensor:
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
-def _whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+def _gradient(parameter: Tensor) -> Tensor | None:
+    gradient = parameter.grad
+    return gradient.full_tensor() if gradient is not None and hasattr(gradient, "full_tensor") else gradient
 
 
 def _of_rank(path: Path, rank: int) -> Path:

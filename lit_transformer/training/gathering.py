@@ -2,20 +2,31 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+
+
+def is_spread(network: nn.Module) -> bool:
+    """Whether weights of a network are spread over ranks, so that all must take part in a forward pass."""
+    return any(hasattr(p, "ds_id") or isinstance(p, DTensor) for p in network.parameters())
 
 
 @contextmanager
 def gathered(network: nn.Module) -> Iterator[None]:
-    """Inside, a network that FSDP2 spreads has all its weights on every rank; all ranks must come in and go out.
+    """Inside, a network that FSDP2 or ZeRO-3 spreads has all its weights on every rank; all ranks come in and go out.
 
     Each forward pass of a spread network is a collective operation. Texts end at other places on other ranks, so ranks
     that decode would wait for passes that never come. Tensor parallelism is left as it is: its ranks share every row.
     """
+    if any(hasattr(parameter, "ds_id") for parameter in network.parameters()):
+        with _of_deepspeed(network):
+            yield
+        return
     parts = [module for module in network.modules() if isinstance(module, FSDPModule)]
     before = [_reshards(part) for part in parts]
     for part in parts:
@@ -27,6 +38,28 @@ def gathered(network: nn.Module) -> Iterator[None]:
         for part, reshards in zip(parts, before, strict=True):
             part.set_reshard_after_forward(reshards, recurse=False)
             part.reshard()
+
+
+@contextmanager
+def _of_deepspeed(network: nn.Module) -> Iterator[None]:
+    """Without DeepSpeed's hooks, which give the weights of a module back as soon as it is done."""
+    import deepspeed
+
+    hooks = [each for module in network.modules() for each in (module._forward_pre_hooks, module._forward_hooks)]
+    taken = [{key: hook for key, hook in each.items() if _is_deepspeeds(hook)} for each in hooks]
+    with deepspeed.zero.GatheredParameters(list(network.parameters())):
+        for each, theirs in zip(hooks, taken, strict=True):
+            for key in theirs:
+                del each[key]
+        try:
+            yield
+        finally:
+            for each, theirs in zip(hooks, taken, strict=True):
+                each.update(theirs)
+
+
+def _is_deepspeeds(hook: Any) -> bool:
+    return str(getattr(hook, "__module__", "")).startswith("deepspeed.")
 
 
 def _reshards(part: FSDPModule) -> bool:

@@ -74,7 +74,7 @@ class NonFinite(Callback):
             # float16: infinite gradients are how the scaler finds its scale, and it skips those steps itself
             evidence = torch.stack([loss / scaler.get_scale(), torch.zeros_like(loss)])
         else:
-            evidence = torch.stack([loss, _norm(optimizer, loss)])
+            evidence = torch.stack([loss, _norm(_gradients(trainer, optimizer), loss)])
         if trainer.world_size > 1:
             torch.distributed.all_reduce(evidence)
             evidence[0] /= trainer.world_size
@@ -167,9 +167,16 @@ def _sent(window: _Window) -> _Window:
     return window
 
 
-def _norm(optimizer: Optimizer, like: Tensor) -> Tensor:
+def _gradients(trainer: Trainer, optimizer: Optimizer) -> list[Tensor]:
+    """This rank's gradients."""
+    partitions = getattr(trainer.strategy, "partitions", None)
+    if partitions is not None:  # DeepSpeed's ZeRO
+        return partitions.gradients()  # type: ignore[no-any-return]
+    return [local(p.grad) for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+
+def _norm(gradients: list[Tensor], like: Tensor) -> Tensor:
     """Sum of the gradients' norms: finite exactly when every gradient's norm is."""
-    gradients = [local(p.grad) for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     if not gradients:
         return torch.zeros_like(like)
     norms = torch._foreach_norm(gradients)

@@ -27,6 +27,8 @@ def find_callback(trainer: Trainer, kind: type[C]) -> C | None:
 
 def local(tensor: Tensor) -> Tensor:
     """This process's part of a tensor that may be sharded; writing to it writes to the tensor."""
+    if hasattr(tensor, "ds_tensor"):  # DeepSpeed's ZeRO-3
+        return tensor.ds_tensor  # type: ignore[no-any-return]
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
@@ -249,11 +251,14 @@ def say(message: str) -> None:
 
 def _optimizers(trainer: Trainer) -> list[str]:
     """Kind of each optimizer with the number of tensors in its groups."""
-    described = []
-    for optimizer in trainer.optimizers:
-        groups = "+".join(str(len(group["params"])) for group in optimizer.param_groups)
-        described.append(f"{type(optimizer).__name__} ({groups} tensors)")
-    return described
+    partitions = getattr(trainer.strategy, "partitions", None)
+    if partitions is not None:  # DeepSpeed's own holds flat pieces
+        kinds = [(type(partitions.base).__name__, [len(group) for group in partitions.groups])]
+    else:
+        kinds = [
+            (type(each).__name__, [len(group["params"]) for group in each.param_groups]) for each in trainer.optimizers
+        ]
+    return [f"{name} ({'+'.join(map(str, sizes))} tensors)" for name, sizes in kinds]
 
 
 def _rate(trainer: Trainer) -> tuple[str, float] | None:

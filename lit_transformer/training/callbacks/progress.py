@@ -49,8 +49,9 @@ class Progress(ProgressBar):
             return
         network = getattr(pl_module, "network", None)
         if network is not None:
-            self.print(f"{type(network).__name__}: {sum(getattr(p, 'ds_numel', p.numel()) for p in network.parameters()):,} parameters, "
-                       f"steps {trainer.global_step:,} to {trainer.max_steps:,}, {trainer.precision} on "
+            parameters = sum(getattr(p, "ds_numel", p.numel()) for p in network.parameters())  # whole ones under ZeRO-3
+            self.print(f"{type(network).__name__}: {parameters:,} parameters, steps "
+                       f"{trainer.global_step:,} to {trainer.max_steps:,}, {trainer.precision} on "
                        f"{trainer.world_size} x {pl_module.device.type}")  # fmt: skip
         if sys.stdout.isatty():
             self._bar = RichProgress(

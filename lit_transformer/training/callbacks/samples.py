@@ -8,7 +8,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_transformer.generation import sample_text
 from lit_transformer.networks.base import Network
-from lit_transformer.training.gathering import gathered
+from lit_transformer.training.gathering import gathered, is_spread
 
 
 class Samples(Callback):
@@ -42,7 +42,7 @@ class Samples(Callback):
         tokenizer = getattr(getattr(trainer, "datamodule", None), "tokenizer", None)
         if (
             trainer.sanity_checking
-            or not (trainer.is_global_zero or pl_module.device_mesh is not None)
+            or not (trainer.is_global_zero or is_spread(pl_module))
             or tokenizer is None
             or trainer.state.fn != TrainerFn.FITTING
         ):
