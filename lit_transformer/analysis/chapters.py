@@ -20,6 +20,8 @@ Progress = Callable[[str], None]
 
 LENS = 200_000_000
 """Most logits that a layer's lens holds."""
+BEHIND, NEXT = 3, 5
+"""Tokens that are shown behind each layer, and behind the text."""
 
 
 def unheard(what: str) -> None:
@@ -39,8 +41,7 @@ def chapters(reading: Reading, wanted: Sequence[str], store: Store, heard: Progr
         "name": reading.name, "words": reading.words, "sourceWords": reading.source_words, "parts": reading.parts,
         "given": reading.given, "chapters": [],
     }  # fmt: skip
-    model["lens"] = _lens(reading, store, heard)
-    model["next"] = _next(reading)
+    model |= _said(reading, store, heard)
     for name in wanted:
         if not any(_place(name, stack, cross, layers) for (stack, cross), layers in groups.items()):
             there = "; ".join(f"{part_of(*group)} 0.0 to {layers[-1].layer}.{layers[-1].heads - 1}"
@@ -64,30 +65,33 @@ def _place(name: str, stack: str, cross: bool, layers: Sequence[AttentionLayer])
     return [(i, int(head)) for i, each in enumerate(layers) if each.layer == int(layer) and int(head) < each.heads]
 
 
-def _lens(reading: Reading, store: Store, heard: Progress) -> dict[str, Any] | None:
-    network = reading.network
-    if network is None or network.vocabulary.size * len(reading.words) > LENS:
-        return None
-    heard(f"{reading.name}: logit lens")
-    probabilities, ids = likeliest(network, 3, **reading.inputs)
-    numbers = ids[:, 0].cpu()
-    known = numbers.unique().tolist()
-    place = torch.searchsorted(torch.tensor(known), numbers)
-    return {
-        "layers": ids.shape[0], "count": ids.shape[-1], "words": [reading.name_of(number) for number in known],
-        "blob": store.put_array(place.numpy().astype("<i4"), quantised(probabilities[:, 0])),
-    }  # fmt: skip
+def _said(reading: Reading, store: Store, heard: Progress) -> dict[str, Any]:
+    """What the network would say behind each layer (the lens), and what it says behind the text.
 
-
-def _next(reading: Reading) -> list[list[object]]:
-    """What the network says behind the text: the most probable tokens."""
+    Both are read off one more run of the network, which long texts make the dearest part of all.
+    """
     network = reading.network
     if network is None:
-        return []
-    with torch.no_grad():
-        output = network(**reading.inputs)
-        logits: Tensor = output.head(output.hidden[:, -1:])
-    values, ids = logits[0, 0].float().softmax(-1).topk(min(5, logits.shape[-1]))
+        return {"lens": None, "next": []}
+    heard(f"{reading.name}: what it says")
+    if network.vocabulary.size * len(reading.words) > LENS:
+        with torch.no_grad():
+            output = network(**reading.inputs)
+            logits: Tensor = output.head(output.hidden[:, -1:])
+        values, numbers = logits[0, 0].float().softmax(-1).topk(min(NEXT, logits.shape[-1]))
+        return {"lens": None, "next": _named(reading, values, numbers)}
+    probabilities, ids = (each[:, 0].cpu() for each in likeliest(network, NEXT, **reading.inputs))
+    shown = ids[..., :BEHIND]
+    known = shown.unique().tolist()
+    place = torch.searchsorted(torch.tensor(known), shown.contiguous())
+    lens = {
+        "layers": shown.shape[0], "count": shown.shape[-1], "words": [reading.name_of(number) for number in known],
+        "blob": store.put_array(place.numpy().astype("<i4"), quantised(probabilities[..., :BEHIND])),
+    }  # fmt: skip
+    return {"lens": lens, "next": _named(reading, probabilities[-1, -1], ids[-1, -1])}
+
+
+def _named(reading: Reading, values: Tensor, ids: Tensor) -> list[list[object]]:
     return [
         [reading.name_of(number), round(value, 4)] for number, value in zip(ids.tolist(), values.tolist(), strict=True)
     ]
