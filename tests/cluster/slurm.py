@@ -62,6 +62,7 @@ class Slurm:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
         for name in [name for name in self.environment if name.startswith(("SLURM_JOB", "PYTEST"))]:
             del self.environment[name]
@@ -94,6 +95,16 @@ class Slurm:
             assert time.monotonic() < deadline, f"job {number} is {job['JobState']}: {self.logs()}"
             time.sleep(0.3)
         return job
+
+    @contextmanager
+    def stopped(self, node: str) -> Iterator[None]:
+        """While this lasts, a node's daemon does not answer."""
+        process = self.daemons[node]
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
 
     def logs(self) -> str:
         """The ends of the logs."""
@@ -130,6 +141,7 @@ def cluster(folder: Path, nodes: int = 1) -> Iterator[Slurm]:
         start("slurmctld", "-D", "-c")
         for i in range(nodes):
             start("slurmd", "-D", "-N", f"n{i + 1}")
+            slurm.daemons[f"n{i + 1}"] = running[-1]
         _until(lambda: slurm.do("sinfo", "--noheader", "--format=%T").split() == ["idle"], slurm)
         yield slurm
     finally:
