@@ -1,5 +1,7 @@
 """``lit-transformer fit``: train a recipe."""
 
+import os
+
 from lit_transformer.cli.arguments import parse_arguments
 from lit_transformer.errors import EXIT_DONE
 
@@ -30,6 +32,8 @@ def run(argv: list[str]) -> int:
     if "--help" in argv or "-h" in argv:
         print(HELP, end="")
         return EXIT_DONE
+    if "LIT_TRANSFORMER_DEBUG" not in os.environ:  # a lost rank is said in one line, not in pages of frames
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     arguments = parse_arguments("fit", argv)
     if arguments.configs:
         arguments.recipe()  # what is wrong with the YAML is said before torch is imported

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from lit_transformer.errors import UserError
-from lit_transformer.training.callbacks.ranks import Ranks
+from lit_transformer.training.callbacks.ranks import Ranks, of_exchange, unreachable
 from lit_transformer.training.run_state import find_callback
 
 _STEPS = "runs are counted in optimizer steps"
@@ -79,11 +79,14 @@ class Trainer(pl.Trainer):
 
         Raises:
             RankFailed: Another one did.
+            EnvironmentFault: The others are not to be reached.
         """
         try:
             super().fit(*args, **kwargs)
         except Exception as error:
             failed = getattr(error, "consequence_of", None)
+            if failed is None and self.world_size > 1 and of_exchange(error):
+                failed = unreachable(self.global_rank, error)
             if failed is None:
                 raise
             raise failed from error

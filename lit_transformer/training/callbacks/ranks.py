@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import os
+import socket
 import sys
 import time
 from contextlib import suppress
@@ -14,7 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import subprocess_script
 from torch.distributed import DistError, distributed_c10d
 
-from lit_transformer.errors import Diverged, LitTransformerError, Preempted
+from lit_transformer.errors import Diverged, EnvironmentFault, LitTransformerError, Preempted
 from lit_transformer.training import watching
 from lit_transformer.training.watching import Peer, RankFailed, Watch
 
@@ -109,6 +110,13 @@ def of_exchange(error: BaseException) -> bool:
     return isinstance(error, DistError) or (
         isinstance(error, RuntimeError | OSError) and any(word in str(error) for word in EXCHANGE)
     )
+
+
+def unreachable(rank: int, error: BaseException) -> EnvironmentFault:
+    """What a rank says that has lost the others, or never met them, and does not know why."""
+    first = " ".join(str(error).split())[:200]
+    return EnvironmentFault(f"rank {rank} on {socket.gethostname()} cannot reach the other ranks and knows no reason; "
+                            f"they may say it: {first}")  # fmt: skip
 
 
 def described(error: BaseException) -> tuple[str, int]:
