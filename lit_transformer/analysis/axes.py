@@ -27,7 +27,7 @@ class Scale:
     """From values to pixels.
 
     Args:
-        values: What must fit in.
+        values: What must fit in; by logarithm, what is below them all lies at the start.
         log: Whether by logarithm.
         start: The least value's place.
         end: The greatest value's place.
@@ -36,7 +36,8 @@ class Scale:
 
     def __init__(self, values: Sequence[float], log: bool, start: float, end: float, room: float = 0.04) -> None:
         self.log = log
-        low, high = self._of(min(values)), self._of(max(values))
+        known = [value for value in values if value > 0 or not log] or [1.0]
+        low, high = self._of(min(known)), self._of(max(known))
         if high - low < 1e-12 * max(1.0, abs(high)):
             low, high = low - (0.5 if not log else 0.1), high + (0.5 if not log else 0.1)
         space = (high - low) * room
@@ -47,7 +48,10 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         """The place of a value."""
-        return self.start + (self._of(value) - self.low) / (self.high - self.low) * (self.end - self.start)
+        where = self._of(value) if value > 0 or not self.log else self.low
+        if self.log:  # the lower end of an interval
+            where = max(where, self.low)
+        return self.start + (where - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def ticks(self, most: int = 7) -> list[float]:
         """Round values within."""

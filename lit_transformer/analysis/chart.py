@@ -91,7 +91,7 @@ def line_chart(
 
     Args:
         title: Written above.
-        lines: Points by the name of their line, in the order of x.
+        lines: Points by the name of their line, in the order of x; one without points keeps its colour free.
         x: The axis across.
         y: The axis up.
         size: Width and height.
@@ -99,13 +99,15 @@ def line_chart(
     """
     shown = {name: [p for p in points if _fits(p, x, y)] for name, points in lines.items()}
     points = [point for each in shown.values() for point in each]
-    frame = _Frame(title, size, x, y, [p.x for p in points], [v for p in points for v in (*p.spread, p.y)])
+    frame = _Frame(title, size, x, y, [p.x for p in points], _values(points, y.log))
     parts: list[str] = []
     for number, (name, each) in enumerate(shown.items()):
+        if not each:
+            continue
         colour, dash = COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
         inner = _band(each, frame, colour) + ("" if name.startswith(".") else _path(each, frame, colour, dash))
         if marks:
-            inner += "".join(_dot(p, name, frame, colour, x, y) for p in each)
+            inner += "".join(_dot(p, name, frame, colour, x, hollow=bool(dash)) for p in each)
         parts.append(group(number, inner))
         frame.legend(number, name.removeprefix("."), colour, dash)
     return Chart(title, frame.text("".join(parts)))
@@ -123,7 +125,8 @@ def interval_chart(
 
     Args:
         title: Written above.
-        rows: Of each name the mean (a point with an interval), then single values; only ``y`` and notes count.
+        rows: Of each name the mean (a point with an interval), then single values; only ``y`` and notes count. A name
+            without points keeps its colour free.
         label: What is shown.
         log: Whether by logarithm.
         width: Pixels.
@@ -131,18 +134,21 @@ def interval_chart(
     """
     axis = Axis(label, log)
     kept = {name: [p for p in points if _fits(p, Axis(), axis)] for name, points in rows.items()}
-    values = [v for points in kept.values() for p in points for v in (p.y, *p.spread)]
+    values = _values([p for points in kept.values() for p in points], log)
     values += [] if reference is None else [reference]
     longest = max((len(name) for name in rows), default=0)
     left = min(300.0, 24 + 7.0 * longest)
-    height = TOP + BOTTOM + 26.0 * max(1, len(rows))
+    height = TOP + BOTTOM + 26.0 * max(1, sum(map(bool, kept.values())))
     scale = Scale(values or [0.0, 1.0], log, left, width - 20)
     parts = [title_of(title), *ticks_across(scale, height, label, left, width - 20)]
     if reference is not None:
         at = scale(reference)
         parts.append(f'<path d="M{at:.1f} {TOP}V{height - BOTTOM:.1f}" stroke="currentColor" stroke-dasharray="3 3"/>')
+    middle = TOP - 13
     for number, (name, points) in enumerate(kept.items()):
-        middle = TOP + 13 + 26.0 * number
+        if not points:
+            continue
+        middle += 26.0
         colour = COLOURS[number % len(COLOURS)]
         inner = text_at(left - 8, middle + 4, name[:40], anchor="end")
         for place, p in enumerate(points):
@@ -251,8 +257,15 @@ def _fits(point: Point, x: Axis, y: Axis) -> bool:
     )
 
 
+def _values(points: Sequence[Point], log: bool) -> list[float]:
+    """What an axis must have room for: by logarithm an interval that nearly reaches 0 is cut off."""
+    values = [p.y for p in points]
+    least = min(values, default=0.0) / 2 if log else -math.inf
+    return values + [max(end, least) for p in points for end in p.spread]
+
+
 def _band(points: Sequence[Point], frame: _Frame, colour: str) -> str:
-    spread = [p for p in points if p.spread != (p.y, p.y) and (p.spread[0] > 0 or not frame.y.log)]
+    spread = [p for p in points if p.spread != (p.y, p.y)]
     if len(spread) < 2:
         return ""
     upper = [f"{frame.x(p.x):.1f} {frame.y(p.spread[1]):.1f}" for p in spread]
@@ -267,17 +280,18 @@ def _path(points: Sequence[Point], frame: _Frame, colour: str, dash: str) -> str
     return f'<path d="M{places}" fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"/>'
 
 
-def _dot(p: Point, name: str, frame: _Frame, colour: str, x: Axis, y: Axis) -> str:
+def _dot(p: Point, name: str, frame: _Frame, colour: str, x: Axis, hollow: bool) -> str:
     shown = x.names[int(p.x)] if x.names else f"{p.x:.6g}"
     low, high = p.spread
     between = f" [{low:.4g}, {high:.4g}]" if (low, high) != (p.y, p.y) else ""
     note = p.note or f"{name.removeprefix('.')}, {shown}: {p.y:.5g}{between}"
     bar = ""
-    if between and (low > 0 or not y.log):
+    if between:
         at = frame.x(p.x)
         bar = f'<path d="M{at:.1f} {frame.y(low):.1f}V{frame.y(high):.1f}" stroke="{colour}" stroke-opacity="0.6"/>'
+    fill = f'fill="{colour}"' + (f' fill-opacity="0.2" stroke="{colour}" stroke-width="1.5"' if hollow else "")
     return (
-        f'{bar}<circle class="mark" cx="{frame.x(p.x):.1f}" cy="{frame.y(p.y):.1f}" r="3.5" fill="{colour}">'
+        f'{bar}<circle class="mark" cx="{frame.x(p.x):.1f}" cy="{frame.y(p.y):.1f}" r="3.5" {fill}>'
         f"<title>{escape(note)}</title></circle>"
     )
 

@@ -52,6 +52,11 @@ class Claim(Part):
         """What the numbers say."""
         raise NotImplementedError
 
+    @property
+    def arms(self) -> list[str]:
+        """The arms that it speaks of; where one is left out of a setting, it says nothing there."""
+        return [getattr(self, "arm", ""), *(getattr(self, "than", None) or [])]
+
     def _named(self, name: str, known: Sequence[str], kind: str) -> None:
         if name not in known:
             raise UserError(f"{self.text!r}: there is no {kind} {name!r}{hint(name, known, kind + 's')}")

@@ -46,10 +46,9 @@ class Against(StudyFigure):
                 found, x = results.mean(arm, setting, measure), fact_of(results, arm, setting, self.fact)
                 if found is not None and x is not None:
                     points.append(point(x, found, f"{arm} {setting_name(setting)}, {self.fact} {x:.4g}"))
-            if points:
-                points.sort(key=lambda p: p.x)
-                lines[arm if len(points) > 1 else f".{arm}"] = points
-        if lines:
+            points.sort(key=lambda p: p.x)
+            lines[arm if len(points) > 1 else f".{arm}"] = points
+        if any(lines.values()):
             across = "CPU seconds" if self.fact == "seconds" and results.clock != "seconds" else self.fact
             axes = Axis(across, log=self.log_x), Axis(str(measure), log=self.log_y)
             yield line_chart(self.title or self.default_title, lines, *axes)

@@ -72,7 +72,7 @@ class Intervals(StudyFigure):
     def chart(self, results: "Results", setting: "Setting", title: str) -> Chart | None:
         """See the base class."""
         measure = results.measure(self.measure)
-        rows = {}
+        rows: dict[str, list[Point]] = {arm: [] for arm in results.arms}  # an arm has its colour in all pictures
         for arm in results.arms:
             values = results.values(arm, setting, measure)
             if values:
@@ -81,7 +81,7 @@ class Intervals(StudyFigure):
                 rows[arm] += [
                     Point(0, value, note=f"{arm}, seed {seed}: {value:.5g}") for seed, value in values.items()
                 ]
-        return interval_chart(title, rows, str(measure), self.log) if rows else None
+        return interval_chart(title, rows, str(measure), self.log) if any(rows.values()) else None
 
 
 @dataclass
@@ -122,7 +122,7 @@ class Steps(StudyFigure):
     def chart(self, results: "Results", setting: "Setting", title: str) -> Chart | None:
         """See the base class."""
         places = self.x or [float(i) for i in range(len(self.steps))]
-        lines = {}
+        lines: dict[str, list[Point]] = {arm: [] for arm in results.arms}
         for arm in self.arms or results.arms:
             points = []
             for place, step in zip(places, self.steps, strict=True):
@@ -137,8 +137,9 @@ class Steps(StudyFigure):
             if points:
                 lines[arm] = points
         names = [] if self.x else self.steps
-        axes = Axis(self.label, log=bool(self.x) and min(self.x) > 0, names=names), Axis(self.metric, log=self.log_y)
-        return line_chart(title, lines, *axes) if lines else None
+        up = self.metric + (f", over that of {self.steps[0]}" if self.relative else "")
+        axes = Axis(self.label, log=bool(self.x) and min(self.x) > 0, names=names), Axis(up, log=self.log_y)
+        return line_chart(title, lines, *axes) if any(lines.values()) else None
 
 
 @dataclass
@@ -167,7 +168,7 @@ class Curves(StudyFigure):
 
     def chart(self, results: "Results", setting: "Setting", title: str) -> Chart | None:
         """See the base class."""
-        lines = {}
+        lines: dict[str, list[Point]] = {arm: [] for arm in results.arms}
         for arm in results.arms:
             at: dict[float, list[float]] = {}
             for outcome in results.of(arm, setting):
@@ -176,7 +177,8 @@ class Curves(StudyFigure):
                         at.setdefault(float(place), []).append(float(value))
             if at:
                 lines[arm] = [point(place, mean(values), f"{arm}, step {place:g}") for place, values in at.items()]
-        return line_chart(title, lines, Axis("optimizer step"), Axis(self.metric, log=self.log_y)) if lines else None
+        axes = Axis("optimizer step"), Axis(self.metric, log=self.log_y)
+        return line_chart(title, lines, *axes) if any(lines.values()) else None
 
 
 @dataclass
@@ -209,7 +211,7 @@ class Series(StudyFigure):
 
     def chart(self, results: "Results", setting: "Setting", title: str) -> Chart | None:
         """See the base class."""
-        lines = {}
+        lines: dict[str, list[Point]] = {arm: [] for arm in results.arms}
         for arm in results.arms:
             at: dict[float, list[float]] = {}
             for outcome in results.of(arm, setting):
@@ -220,7 +222,7 @@ class Series(StudyFigure):
             if at:
                 lines[arm] = [point(place, mean(at[place]), f"{arm}, {place:g}") for place in sorted(at)]
         axes = Axis(self.label, log=self.log_x), Axis(self.name, log=self.log_y)
-        return line_chart(title, lines, *axes) if lines else None
+        return line_chart(title, lines, *axes) if any(lines.values()) else None
 
 
 @dataclass

@@ -180,18 +180,23 @@ def claims(results: Results) -> Table | None:
     """What was expected, and what became of it."""
     rows: list[list[str]] = []
     classes: dict[int, list[str]] = {}
+    said = len(results.settings) > 1  # else there is nothing to say of it
     for claim in map(made, results.study["claims"]):
         for setting in results.settings:
+            if not all(results.of(arm, setting) for arm in claim.arms):
+                continue
             verdict = claim.verdict(results, setting)
             kind = {"holds": "holds", "does not hold": "fails"}.get(verdict.outcome, "open")
-            classes[len(rows)] = ["text wrap", "text", f"text {kind}", "text wrap", "text wrap"]
-            rows.append([claim.text, setting_name(setting), verdict.outcome, verdict.numbers, claim.source])
+            where, where_class = ([setting_name(setting)], ["text"]) if said else ([], [])
+            classes[len(rows)] = ["text wrap", *where_class, f"text {kind}", "text wrap", "text wrap"]
+            rows.append([claim.text, *where, verdict.outcome, verdict.numbers, claim.source])
     if not rows:
         return None
     note = (
         f"'cannot be told': the {CONFIDENCE:.0%} interval lies on both sides of what is claimed, or there is one seed."
     )
-    return Table("what was expected", ["claim", "setting", "found", "numbers", "source"], rows, None, note, classes)
+    columns = ["claim", *(["setting"] if said else []), "found", "numbers", "source"]
+    return Table("what was expected", columns, rows, None, note, classes)
 
 
 def troubles(results: Results) -> Table | None:

@@ -3,7 +3,7 @@
 import math
 import xml.etree.ElementTree as ElementTree
 
-from lit_transformer.analysis.chart import Axis, Chart, Point, heat_chart, interval_chart, line_chart
+from lit_transformer.analysis.chart import COLOURS, Axis, Chart, Point, heat_chart, interval_chart, line_chart
 from lit_transformer.analysis.power_law import PowerLawFit, fit_power_law
 
 EVIL = '<script>alert("1")</script> & ]]>'
@@ -33,6 +33,23 @@ def test_nothing_and_one_value_can_be_drawn() -> None:
         circles(line_chart("t", {"a": points}))
         circles(interval_chart("t", {"a": points}, reference=1.0))
     circles(heat_chart(EVIL, [EVIL, "b"], ["c"], {(EVIL, "c"): None, ("b", "c"): 2.0}, missing=lambda *_: "gone"))
+
+
+def test_by_logarithm_an_interval_that_reaches_zero_is_cut_off() -> None:
+    points = [Point(1, 10, -5, 25), Point(2, 20, 1e-9, 40)]
+    for chart in (
+        line_chart("t", {"a": points}, y=Axis(log=True)),
+        interval_chart("t", {"a": points[:1], "b": points[1:]}, log=True),
+    ):
+        assert "nan" not in chart.svg and len(circles(chart)) == 2
+    heights = [y for _, y in circles(line_chart("t", {"a": points}, y=Axis(log=True)))]
+    assert heights[0] - heights[1] > 50  # the interval does not take all the room
+
+
+def test_a_line_without_points_keeps_its_colour_free() -> None:
+    second = line_chart("t", {"a": [], "b": [Point(1, 1)]}).svg
+    assert COLOURS[1] in second and COLOURS[0] not in second and ">a<" not in second
+    assert COLOURS[0] not in interval_chart("t", {"a": [], "b": [Point(1, 1)]}).svg
 
 
 def test_a_power_law_is_found_again() -> None:

@@ -33,7 +33,7 @@ def test_the_arm_that_must_win_wins_and_equal_arms_do_not_differ(finished: Path)
     found = results.differences((), loss)
     assert found["still"].mean.low > 0.1 and found["still"].significant
     assert found["same"].mean.value == 0 and found["same"].p == 1 and not found["same"].significant
-    verdicts = {row[0]: row[2] for row in _claims(finished)}
+    verdicts = {row[0]: row[1] for row in _claims(finished)}
     assert verdicts == {
         "a rate learns": "holds",
         "two equal arms differ": "does not hold",
