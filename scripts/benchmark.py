@@ -5,9 +5,9 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 
-from bench import attention, classify, generate, loop, plan, recompute, seq2seq, serve, train  # noqa: E402
+from bench import attention, classify, generate, loop, loss, plan, recompute, seq2seq, serve, train  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     generate.add_parser(commands)
     serve.add_parser(commands)
     plan.add_parser(commands)
+    loss.add_parser(commands)
     parsed = parser.parse_args(arguments)
     code: int = parsed.run(parsed)
     return code

@@ -23,7 +23,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 
-from soaks import costs, damage, killing, long_run, ranks, resuming, strangers  # noqa: E402, F401  each adds its commands
+from soaks import costs, damage, killing, long_run, ranks, resuming, sharded, strangers  # noqa: E402, F401  each adds its commands
 from soaks.table import COMMANDS, show  # noqa: E402
 
 

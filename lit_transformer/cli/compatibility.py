@@ -4,6 +4,8 @@ import importlib.util
 from collections.abc import Iterable
 from typing import Any
 
+import torch
+
 from lit_transformer.dims import SizeError
 from lit_transformer.errors import UserError
 from lit_transformer.training.callbacks.lora import LoRA
@@ -42,6 +44,27 @@ def check_name(trainer: dict[str, Any]) -> None:
                         "overlays/strategy/deepspeed_{zero1,zero2,zero3,zero3_offload}")  # fmt: skip
 
 
+def check_devices(trainer: dict[str, Any]) -> None:
+    """Refuses devices that are not there, before Lightning looks for them.
+
+    Args:
+        trainer: The section of the recipe.
+
+    Raises:
+        UserError: Naming the key, and what there is.
+    """
+    accelerator = str(trainer.get("accelerator") or "auto")
+    present = torch.cuda.device_count()
+    if accelerator in ("gpu", "cuda") and not present and not (accelerator == "gpu" and torch.mps.is_available()):
+        raise UserError(f"trainer.accelerator: is {accelerator}, but torch finds no GPU here; use cpu, or install "
+                        "torch's build for your GPU")  # fmt: skip
+    devices = trainer.get("devices")
+    wanted = len(devices) if isinstance(devices, list) else devices
+    if accelerator in ("gpu", "cuda", "auto") and present and str(wanted).isdigit() and int(str(wanted)) > present:
+        raise UserError(f"trainer.devices: is {wanted}, but this machine has {present} GPU{'s' * (present > 1)}; use "
+                        f"{present}, or more trainer.num_nodes")  # fmt: skip
+
+
 def check_strategy(
     trainer: dict[str, Any], data: dict[str, Any], strategy: Any, network: Any, optimizer: Any, callbacks: Iterable[Any]
 ) -> None:
@@ -78,6 +101,8 @@ def check_strategy(
 
 def _check_zero(strategy: ZeRO, trainer: dict[str, Any], optimizer: Any, callbacks: Iterable[Any]) -> None:
     check_optimizer(optimizer)
+    if strategy.offload == "all" and strategy.stage < 3:
+        raise UserError(f"trainer.strategy.offload: all needs stage 3, not {strategy.stage}; use optimizer")
     if trainer.get("gradient_clip_algorithm") == "value" and trainer.get("gradient_clip_val"):
         raise UserError("trainer.gradient_clip_algorithm: ZeRO clips by norm only; take the key out, or use --config "
                         "overlays/strategy/ddp")  # fmt: skip

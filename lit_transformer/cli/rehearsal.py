@@ -7,7 +7,7 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import nn
 
-from lit_transformer.cli.compatibility import check_name, check_strategy
+from lit_transformer.cli.compatibility import check_devices, check_name, check_strategy
 from lit_transformer.cli.resolution import Resolution, trainer_parameters
 from lit_transformer.recipe.signatures import class_slot, members, parameters
 from lit_transformer.training.optimizers import parameter_groups
@@ -56,6 +56,7 @@ def _build(resolution: Resolution) -> None:
         parts["schedule"](resolution.config["trainer"]["max_steps"])
     trainer = {key: value for key, value in resolution.config["trainer"].items() if key != "logger"}  # wants a folder
     check_name(trainer)
+    check_devices(trainer)
     annotations = {name: p.annotation for name, p in trainer_parameters().items() if name in trainer}
     made = _built(annotations, trainer)
     strategy = Trainer(**{**made, "logger": False}).strategy

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lit_transformer.training.gathering import whole_gradient
 from lit_transformer.training.run_state import at_step_boundary
 
 
@@ -54,9 +55,7 @@ class Curve(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Measures the gradients, whole ones where they are spread over devices."""
         self._draws = self._state is not None and not torch.equal(self._state, _generator(pl_module.device))
-        partitions = getattr(trainer.strategy, "partitions", None)
-        whole = _gradient if partitions is None else partitions.whole_gradient
-        gradients = {name: whole(p) for name, p in pl_module.named_parameters()}
+        gradients = {name: whole_gradient(p, trainer) for name, p in pl_module.named_parameters()}
         self._gradients = {name: float(each.double().norm()) for name, each in gradients.items() if each is not None}
 
     def on_train_batch_end(
@@ -96,11 +95,6 @@ class Curve(Callback):
 
 def _generator(device: torch.device) -> Tensor:
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def _gradient(parameter: Tensor) -> Tensor | None:
-    gradient = parameter.grad
-    return gradient.full_tensor() if gradient is not None and hasattr(gradient, "full_tensor") else gradient
 
 
 def _of_rank(path: Path, rank: int) -> Path:

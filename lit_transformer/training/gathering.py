@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
@@ -14,6 +15,20 @@ from torch.distributed.tensor import DTensor
 def is_spread(network: nn.Module) -> bool:
     """Whether weights of a network are spread over ranks, so that all must take part in a forward pass."""
     return any(hasattr(p, "ds_id") or isinstance(p, DTensor) for p in network.parameters())
+
+
+def whole_weight(parameter: nn.Parameter, trainer: Trainer) -> Tensor:
+    """A parameter, gathered where the strategy spreads it; all ranks take part."""
+    partitions = getattr(trainer.strategy, "partitions", None)
+    value: Tensor = parameter.detach() if partitions is None else partitions.whole(parameter)
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def whole_gradient(parameter: nn.Parameter, trainer: Trainer) -> Tensor | None:
+    """Its gradient before an optimizer step, gathered likewise; none where it has none."""
+    partitions = getattr(trainer.strategy, "partitions", None)
+    value: Tensor | None = parameter.grad if partitions is None else partitions.whole_gradient(parameter)
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 @contextmanager

@@ -46,8 +46,6 @@ class ZeRO(DeepSpeedStrategy):
         bucket: int = 50_000_000,
         process_group_backend: str | None = None,
     ) -> None:
-        if offload == "all" and stage != 3:
-            raise UserError(f"trainer.strategy.offload: all needs stage 3, not {stage}; use optimizer")
         zero: dict[str, Any] = {
             "stage": stage, "contiguous_gradients": True, "overlap_comm": True, "reduce_scatter": True,
             "allgather_bucket_size": bucket, "reduce_bucket_size": bucket,
@@ -71,6 +69,7 @@ class ZeRO(DeepSpeedStrategy):
             logging_level=logging.ERROR,
         )
         self.stage = stage
+        self.offload = offload
         self.partitions: Partitions | None = None
         """What knows this rank's parts, while training."""
         self._masters: dict[str, Tensor] = {}

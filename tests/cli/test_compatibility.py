@@ -8,12 +8,23 @@ import pytest
 
 from lit_transformer.cli.main import main
 
+SHARDED = ["--config", "overlays/strategy/tensor_parallel"]
+
 
 @pytest.mark.parametrize(("words", "line"), [
     (["--trainer.strategy", "fsdp"], "is FSDP1, which is not supported; use --config overlays/strategy/fsdp2"),
     (["--trainer.strategy", "deepspeed_stage_2"], "pip install 'lit-transformer[deepspeed]'"),
     (["--config", "overlays/strategy/fsdp2", "--model.optimizer", "Muon"], "Muon needs whole matrices"),
     (["--config", "overlays/strategy/fsdp2", "--trainer.callbacks+", "LoRA"], "LoRA adds weights"),
+    (["--config", "overlays/strategy/deepspeed_zero2"], "pip install 'lit-transformer[deepspeed]'"),
+    (["--config", "overlays/strategy/fsdp2_tp", "--trainer.devices", "3"], "2 does not divide the 3 devices"),
+    ([*SHARDED, "--model.network.dims.n_heads", "1"], "dims.n_heads: is 1, which 2 tensor-parallel devices do not"),
+    ([*SHARDED, "--data.block_size", "15"], "data.block_size: 15 tokens cannot be shared by 2"),
+    ([*SHARDED, "--config", "overlays/position/alibi"], "no plan for ALiBi"),
+    ([*SHARDED, "--config", "overlays/norm/batch_norm"], "no plan for BatchNorm"),
+    ([*SHARDED, "--config", "overlays/feed_forward/mixture"], "no plan for MixtureOfExperts"),
+    (["--trainer.devices", "500"], "trainer.devices: is 500, more than this machine can have"),
+    (["--trainer.accelerator", "gpu", "--trainer.devices", "2"], "trainer.accelerator: is gpu, but torch finds no"),
 ])  # fmt: skip
 def test_one_line_before_any_process(
     words: list[str], line: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -22,6 +33,8 @@ def test_one_line_before_any_process(
         raise AssertionError("a process was started")
 
     monkeypatch.setattr(os, "fork", started)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("torch.mps.is_available", lambda: False)
     monkeypatch.setattr("subprocess.Popen.__init__", started)
     monkeypatch.setattr("importlib.util.find_spec", _without_deepspeed(__import__("importlib.util").util.find_spec))
     assert main(["fit", "--config", "tiny.yaml", *words, "--output", "run"]) == 2
@@ -32,3 +45,26 @@ def test_one_line_before_any_process(
 
 def _without_deepspeed(find: Any) -> Any:
     return lambda name, *rest: None if name == "deepspeed" else find(name, *rest)
+
+
+@pytest.mark.parametrize(("words", "line"), [
+    (["--config", "overlays/strategy/deepspeed_zero2", "--model.optimizer", "Muon"], "Muon needs whole matrices"),
+    (["--config", "overlays/strategy/deepspeed_zero1", "--model.optimizer", "torch.optim.Adafactor"], "Adafactor needs"),
+    (["--config", "overlays/strategy/deepspeed_zero3", "--trainer.callbacks+", "EMA"], "EMA averages whole"),
+    (["--config", "overlays/strategy/deepspeed_zero2", "--config", "overlays/bf16", "--trainer.callbacks+", "EMA"],
+     "EMA averages whole"),
+    (["--config", "overlays/strategy/deepspeed_zero2", "--trainer.callbacks+", "{class_path: NonFinite, max_skipped: 2}"],
+     "NonFinite cannot skip"),
+    (["--config", "overlays/strategy/deepspeed_zero2", "--trainer.gradient_clip_val", "1",
+      "--trainer.gradient_clip_algorithm", "value"], "ZeRO clips by norm only"),
+    (["--config", "overlays/strategy/deepspeed_zero2", "--trainer.strategy.offload", "all"], "all needs stage 3"),
+    (["--trainer.strategy", "deepspeed_stage_2"], "use --config overlays/strategy/deepspeed_"),
+])  # fmt: skip
+def test_what_deepspeed_cannot_do(
+    words: list[str], line: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("deepspeed")
+    assert main(["fit", "--config", "tiny.yaml", *words, "--output", "run"]) == 2
+    said = [each for each in capsys.readouterr().err.splitlines() if each.startswith("lit-transformer: ")]
+    assert len(said) == 1 and line in said[0]
+    assert not (folder / "run").exists()

@@ -1,6 +1,7 @@
 """What watches a run: progress, throughput, norms, samples."""
 
 from lit_transformer.training.callbacks.attention import AttentionMetrics
+from lit_transformer.training.callbacks.communication import CommunicationShare
 from lit_transformer.training.callbacks.experts import ExpertBalance
 from lit_transformer.training.callbacks.freeze import Freeze
 from lit_transformer.training.callbacks.gradients import GradientNorm, Histograms
@@ -13,6 +14,6 @@ from lit_transformer.training.callbacks.samples import Samples
 from lit_transformer.training.callbacks.throughput import Throughput
 
 __all__ = [
-    "AttentionMetrics", "DoRA", "ExpertBalance", "Freeze", "GradientNorm", "Histograms", "History", "LoRA",
-    "PositionLoss", "Progress", "Ranks", "Samples", "Throughput",
+    "AttentionMetrics", "CommunicationShare", "DoRA", "ExpertBalance", "Freeze", "GradientNorm", "Histograms",
+    "History", "LoRA", "PositionLoss", "Progress", "Ranks", "Samples", "Throughput",
 ]  # fmt: skip

@@ -6,6 +6,8 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+from lit_transformer.training.gathering import whole_gradient, whole_weight
+
 
 def due(trainer: Trainer) -> bool:
     """Whether the optimizer step under way is one that is logged."""
@@ -18,9 +20,14 @@ class GradientNorm(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Measures where the step is logged, and only there."""
-        if due(trainer):
-            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-            pl_module.log("train/gradient_norm", get_total_norm(gradients))
+        if not due(trainer):
+            return
+        partitions = getattr(trainer.strategy, "partitions", None)
+        if partitions is None:
+            norm = get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None])
+        else:  # DeepSpeed's ZeRO: every rank has a part
+            norm = trainer.strategy.reduce(get_total_norm(partitions.gradients()) ** 2, reduce_op="sum").sqrt()
+        pl_module.log("train/gradient_norm", norm)
 
 
 class Histograms(Callback):
@@ -34,18 +41,18 @@ class Histograms(Callback):
         self.every_n_steps = every_n_steps
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Writes where the step is due."""
+        """Writes where the step is due; all ranks take part, the first one writes."""
         step = trainer.global_step
-        if step % self.every_n_steps or not trainer.is_global_zero:
+        if step % self.every_n_steps:
             return
-        for logger in trainer.loggers:
-            add = getattr(getattr(logger, "experiment", None), "add_histogram", None)
-            if add is None:
-                continue
-            for name, parameter in pl_module.named_parameters():
-                add(f"weights/{name}", _plain(parameter), step)
-                if parameter.grad is not None:
-                    add(f"gradients/{name}", _plain(parameter.grad), step)
+        found = [getattr(getattr(logger, "experiment", None), "add_histogram", None) for logger in trainer.loggers]
+        writers = [each for each in found if each is not None and trainer.is_global_zero]
+        for name, parameter in pl_module.named_parameters():
+            values = {"weights": whole_weight(parameter, trainer), "gradients": whole_gradient(parameter, trainer)}
+            for kind, value in values.items():
+                if value is not None:
+                    for add in writers:
+                        add(f"{kind}/{name}", _plain(value), step)
 
 
 def _plain(tensor: Tensor) -> Tensor:
