@@ -227,7 +227,10 @@ class _Frame:
         self.y = Scale(up or [0.0, 1.0], y.log, self.height - BOTTOM, TOP)
         self.parts = [title_of(title)]
         bottom = self.height - BOTTOM
-        values = [v for v in sorted(set(across))] if x.names or (x.log and len(set(across)) <= 8) else None
+        known = sorted(set(across))
+        places = [self.x(v) for v in known]
+        tight = any(after - before < 44 for before, after in zip(places, places[1:], strict=False))
+        values = known if x.names or (x.log and len(known) <= 8 and not tight) else None
         self.parts += ticks_across(self.x, self.height, x.label, LEFT, self.right, x.names, values)
         for value in self.y.ticks():
             at = self.y(value)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lit_transformer.errors import UserError
@@ -36,10 +36,12 @@ class Claim(Part):
     Args:
         text: What is claimed, in words.
         source: Who says so.
+        where: Factors and levels of the settings that it is about; left out: all.
     """
 
     text: str
     source: str = ""
+    where: dict[str, str] = field(default_factory=dict)
 
     def check(self, arms: Sequence[str], measures: Sequence[str], steps: Sequence[str]) -> None:
         """Refuses names that the study does not have.
@@ -51,6 +53,10 @@ class Claim(Part):
     def verdict(self, results: "Results", setting: "Setting") -> Verdict:
         """What the numbers say."""
         raise NotImplementedError
+
+    def about(self, setting: "Setting") -> bool:
+        """Whether it says something of a setting."""
+        return all(dict(setting).get(factor) == level for factor, level in self.where.items())
 
     @property
     def arms(self) -> list[str]:
@@ -69,6 +75,7 @@ class AtLeast(Claim):
     Args:
         text: What is claimed, in words.
         source: Who says so.
+        where: Factors and levels of the settings that it is about; left out: all.
         arm: The arm.
         measure: The measure.
         value: What it reaches.
@@ -110,11 +117,12 @@ class AtMost(AtLeast):
 
 @dataclass
 class Below(Claim):
-    """A measure is lower in one arm than in others, seed by seed.
+    """A measure is lower in one arm than in others, seed by seed; where only the others diverge, it is.
 
     Args:
         text: What is claimed, in words.
         source: Who says so.
+        where: Factors and levels of the settings that it is about; left out: all.
         arm: The arm.
         than: The others; each comparison must hold.
         measure: The measure.
@@ -140,12 +148,14 @@ class Below(Claim):
         for other in self.than or []:
             theirs = results.values(other, setting, measure)
             differences = [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
-            if not differences:
-                outcomes.append(UNKNOWN)
-                continue
-            found = mean(differences)
-            outcomes.append(_side(-found.value, found.half, strict=True))
-            words.append(f"{self.arm} - {other} = {_written(found)}")
+            lost = sum(each.status == "diverged" and each.seed in mine for each in results.of(other, setting))
+            if differences:
+                found = mean(differences)
+                outcomes.append(_side(-found.value, found.half, strict=True))
+                words.append(f"{self.arm} - {other} = {_written(found)}")
+            else:
+                outcomes.append(HOLDS if lost else UNKNOWN)
+            words += [f"{other} diverged with {lost} of {len(mine)} seeds"] if lost else []
         worst = next((each for each in (UNKNOWN, FAILS, OPEN, HOLDS) if each in outcomes), UNKNOWN)
         return Verdict(worst, "; ".join(words))
 
@@ -157,6 +167,7 @@ class Refused(Claim):
     Args:
         text: What is claimed, in words.
         source: Who says so.
+        where: Factors and levels of the settings that it is about; left out: all.
         arm: The arm.
         step: The step.
     """

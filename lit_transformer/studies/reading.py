@@ -289,6 +289,12 @@ def _check(study: Study, node: Mapping) -> None:
         for name in measure.steps:
             if name not in names:
                 raise fail("measures", f"{measure.name}: there is no step {quote(name)}{hint(name, names, 'steps')}")
+    for claim in study.claims:
+        for factor, level in claim.where.items():
+            if level not in study.grid.get(factor, {}):
+                known_levels = [f"{f}: {name}" for f, levels in study.grid.items() for name in levels]
+                found = hint(f"{factor}: {level}", known_levels, "settings")
+                raise fail("claims", f"{claim.text!r}: where: there is no setting {factor}: {quote(level)}{found}")
     parts: list[Claim | StudyFigure] = [*study.claims, *study.figures]
     for part in parts:
         try:

@@ -183,7 +183,7 @@ def claims(results: Results) -> Table | None:
     said = len(results.settings) > 1  # else there is nothing to say of it
     for claim in map(made, results.study["claims"]):
         for setting in results.settings:
-            if not all(results.of(arm, setting) for arm in claim.arms):
+            if not claim.about(setting) or not all(results.of(arm, setting) for arm in claim.arms):
                 continue
             verdict = claim.verdict(results, setting)
             kind = {"holds": "holds", "does not hold": "fails"}.get(verdict.outcome, "open")

@@ -12,6 +12,7 @@ import pytest
 
 from lit_transformer.errors import Preempted, UserError
 from lit_transformer.studies.cells import Plan
+from lit_transformer.studies.claims import UNKNOWN, Below
 from lit_transformer.studies.engine import Engine
 from lit_transformer.studies.reading import read_study
 from lit_transformer.studies.report import write_report
@@ -57,6 +58,9 @@ def test_the_answer_that_is_known(here: Path) -> None:
     table = claims(results)
     assert table is not None
     assert [row[2] for row in table.rows[::2]] == ["holds", "does not hold", "holds", "does not hold", "holds"]
+    wild = Below("x", arm="low", than=["wild"], measure="loss").verdict(results, (("max_steps", "2"),))
+    assert wild.outcome == "holds" and wild.numbers == "wild diverged with 3 of 3 seeds"
+    assert Below("x", arm="wild", than=["low"], measure="loss").verdict(results, results.settings[0]).outcome == UNKNOWN
     problems = troubles(results)
     assert problems is not None
     assert {(row[0].split(",")[0], row[1], row[2]) for row in problems.rows} == {
@@ -146,6 +150,8 @@ def test_finished_cells_are_skipped_and_new_evaluations_train_nothing(here: Path
     ("study.steps+", "[{name: a, times: {data.size: 2}}]", "times.data.size: the recipe has no number there"),
     ("study.arms.same.model.parameters", "2000", "+100.0%, and study.match.parameters allows 5.0%"),
     ("study.arms.low.model.typo", "1", "model.typo: unknown key"),
+    ("study.claims", "[{class_path: AtMost, text: x, arm: low, measure: loss, where: {max_steps: 3}}]",
+     "no setting max_steps: '3'"),
     ("study.recipe", "nowhere.yaml", "no such file"),
 ])  # fmt: skip
 def test_what_is_refused_before_anything_trains(key: str, value: str, said: str, here: Path) -> None:
