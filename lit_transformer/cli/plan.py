@@ -192,7 +192,8 @@ def _layouts(trainer: dict[str, Any], devices: Sequence[int] | None) -> "list[La
         for number in numbers:
             if number % tensor:
                 raise UserError(f"plan: tensor_parallel_size {tensor} does not divide {number} devices")
-        return [Layout(name, number // tensor, tensor, name == "Sharded") for number in numbers or [tensor]]
+        stage = 3 if name == "Sharded" else int(options.get("stage") or 2) if name == "ZeRO" else 0
+        return [Layout(name, number // tensor, tensor, stage, name == "ZeRO") for number in numbers or [tensor]]
     if strategy != "auto":
         return [Layout(str(strategy), data=number) for number in numbers or [1]]
     return layouts(devices or (1, 2, 4, 8))

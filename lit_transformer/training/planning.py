@@ -62,13 +62,16 @@ class Layout:
         name: What the strategy is called.
         data: Devices that see different rows.
         tensor: Devices that share each row.
-        sharded: Whether those that see different rows share weights and optimizer state too.
+        stage: What those that see different rows share out, as ZeRO counts: 1: optimizer state; 2: gradients too;
+            3: weights too, as FSDP2.
+        masters: Whether the optimizer keeps float32 weights of its own, as DeepSpeed's does.
     """
 
     name: str
     data: int = 1
     tensor: int = 1
-    sharded: bool = False
+    stage: int = 0
+    masters: bool = False
 
     @property
     def devices(self) -> int:
@@ -183,7 +186,7 @@ def refusal(task: Task, layout: "Layout") -> str:
     try:
         if layout.tensor > 1:
             check(task.network, layout.tensor)
-        whole = layout.tensor > 1 or (layout.sharded and layout.data > 1)
+        whole = layout.tensor > 1 or (layout.stage and layout.data > 1)
         if whole and isinstance(task.configure_optimizers()["optimizer"], Muon):
             return "Muon needs whole matrices; use AdamW"
     except SizeError as error:
@@ -218,12 +221,17 @@ def bytes_of(tensors: Iterable[Any]) -> int:
     return total
 
 
+BUCKET = 4 * 50_000_000
+"""Bytes of the gradients that ZeRO sends at once."""
+
+
 def spread_memory(alone: Memory, task: nn.Module, layout: Layout) -> Memory:
     """What each device of a layout takes, from what one device alone takes with the rows that one group sees.
 
-    DDP keeps gradients a second time, in the buckets that they travel in. FSDP2 keeps its share of weights, gradients
-    and optimizer state, and gathers what is outside of the layers for the whole step, and two layers at a time, with
-    the gradients of one. Tensor parallelism shares out products, embedding and head, and the activations.
+    DDP keeps gradients a second time, in the buckets that they travel in. ZeRO-1 and -2 keep a share of the optimizer's
+    state and of a float32 copy of the weights, FSDP2 and ZeRO-3 a share of weights, gradients and optimizer state;
+    these gather what is outside of the layers for the whole step, and two layers at a time, with the gradients of one.
+    Tensor parallelism shares out products, embedding and head, and the activations.
     """
     memory = alone
     if layout.tensor > 1:
@@ -239,7 +247,8 @@ def spread_memory(alone: Memory, task: nn.Module, layout: Layout) -> Memory:
             logits=memory.logits // layout.tensor,
             activations=memory.activations // layout.tensor,
         )
-    if layout.data > 1 and layout.sharded:
+    masters = sum(p.numel() for p in task.parameters()) * 4 // layout.devices if layout.masters else 0
+    if layout.data > 1 and layout.stage == 3:
         size = alone.weights / max(1, sum(p.numel() for p in task.parameters())) / layout.tensor
         layers = [layer for module in task.modules() if isinstance(module, Stack) for layer in module.layers]
         inside = {id(p) for layer in layers for p in layer.parameters()}
@@ -251,7 +260,14 @@ def spread_memory(alone: Memory, task: nn.Module, layout: Layout) -> Memory:
             gradients=memory.gradients // layout.data,
             optimizer=memory.optimizer // layout.data,
             average=memory.average // layout.data,
-            copies=int(size * (2 * root + 3 * largest)),
+            copies=int(size * (2 * root + 3 * largest)) + masters,
+        )
+    elif layout.data > 1 and layout.stage:
+        memory = replace(
+            memory,
+            gradients=memory.gradients if layout.stage == 1 else memory.gradients // layout.data,
+            optimizer=memory.optimizer // layout.data,
+            copies=masters + min(memory.gradients, BUCKET),
         )
     elif layout.data > 1:
         memory = replace(memory, copies=memory.gradients)
@@ -272,9 +288,9 @@ def layouts(devices: Sequence[int]) -> list[Layout]:
             continue
         found += [
             Layout("ddp", data=number),
-            Layout("fsdp2", data=number, sharded=True),
+            Layout("fsdp2", data=number, stage=3),
             Layout("tensor_parallel", tensor=number),
         ]
         if number >= 4 and number % 2 == 0:
-            found.append(Layout("fsdp2_tp", data=number // 2, tensor=2, sharded=True))
+            found.append(Layout("fsdp2_tp", data=number // 2, tensor=2, stage=3))
     return found

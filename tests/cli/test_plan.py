@@ -102,5 +102,11 @@ def test_what_cannot_be_spread_says_why(recipe: list[str], capsys: pytest.Captur
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines() if line.startswith("Sharded")] == [
         ["Sharded", "4"]
     ]
+    pytest.importorskip("deepspeed")
+    zero = [plan([*recipe, "--config", f"overlays/strategy/deepspeed_zero{i}"], [4]).rows[0].memory for i in (1, 2, 3)]
+    assert zero[0].total > zero[1].total > zero[2].total  # type: ignore[union-attr]
+
+
+def test_wrong_options(recipe: list[str]) -> None:
     for wrong in (["--devices", "0"], ["--mfu", "2"], ["--peak_flops", "-1"]):
         assert main(["plan", *recipe, *wrong]) == 2
