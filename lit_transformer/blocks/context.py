@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch.nn.functional as F
 from jaxtyping import Bool
@@ -100,6 +100,16 @@ class Visibility:
         return mask_mod(self.mask, self.q, self.k)
 
 
+class Parts(Protocol):
+    """How the tokens of a row lie on devices that share it."""
+
+    def place(self, length: int) -> slice:
+        """Where this device's tokens stand in a sequence of this length."""
+
+    def gather(self, x: Tensor) -> Tensor:
+        """(B, H, T, K) of the whole sequence from each device's part of it."""
+
+
 @dataclass
 class Context:
     """Built once per forward pass by the stack, for all layers that share mask, position and kernel.
@@ -113,6 +123,7 @@ class Context:
         cache_start: Number of tokens that the cache held before this pass.
         memory: Encoder states (B, S, D) that cross-attention looks at.
         memory_visible: Who may look at whom there.
+        parts: How the tokens of a row are shared by devices, if they are.
     """
 
     visible: Visibility
@@ -123,6 +134,7 @@ class Context:
     cache_start: int = 0
     memory: Tensor | None = None
     memory_visible: Visibility | None = None
+    parts: "Parts | None" = None
 
     @cached_property
     def is_plain(self) -> bool:
@@ -146,6 +158,8 @@ class Context:
             k, v = cache.append(k, v, self.cache_start)
             if self.position.turns_all_keys:
                 q, k = self.position.rotate(q, k, self.q_state, self.k_state)
+        if self.parts is not None:
+            k, v = self.parts.gather(k), self.parts.gather(v)
         return q, k, v
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, soft_cap: float | None = None) -> Tensor:

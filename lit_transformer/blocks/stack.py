@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lit_transformer.blocks.auxiliary import Auxiliary
 from lit_transformer.blocks.cache import Cache, Memory
-from lit_transformer.blocks.context import Context, Visibility
+from lit_transformer.blocks.context import Context, Parts, Visibility
 from lit_transformer.blocks.kernels import FastestKernel, Kernel
 from lit_transformer.blocks.layer import Layer
 from lit_transformer.blocks.masks import Causal, Full, Mask, Sites, require_visible
@@ -50,6 +50,7 @@ class Stack(nn.Module):
         self.kernel = kernel or FastestKernel()
         self.layers = nn.ModuleList(pattern[i % len(pattern)](dims) for i in range(dims.n_layers))
         self.norm = self._layers[-1].final_norm(dims)
+        self.parts: Parts | None = None  # set where devices share the tokens of a row
         for each in self._layers:
             each.check(self.mask, self.position)
         for mask_in_use in self.masks:
@@ -126,12 +127,18 @@ class Stack(nn.Module):
         q = k.map(lambda field: field[:, start:])
 
         seen = None if lineage is None or cache is None else lineage.seen[..., : cache.length]
+        parts = self.parts if self.training and torch.is_grad_enabled() and cache is None else None
+        if parts is not None:
+            own = parts.place(x.shape[1])
+            x, positions, q = x[:, own], positions[:, own], q.map(lambda field: field[:, own])
+            seen = torch.ones(1, 1, 1, dtype=torch.bool, device=x.device)  # the queries are not the last ones
 
         def context(position: Position, mask: Mask) -> Context:
             q_state = position.prepare(positions, dtype)
-            k_state = q_state if start == 0 else position.prepare(k_positions, dtype) if position.needs_keys else None
+            same = start == 0 and parts is None
+            k_state = q_state if same else position.prepare(k_positions, dtype) if position.needs_keys else None
             visible = Visibility(mask, q, k, seen)
-            return Context(visible, position, q_state, k_state, self.kernel, start, states, in_memory)
+            return Context(visible, position, q_state, k_state, self.kernel, start, states, in_memory, parts)
 
         states, in_memory = None if memory is None else memory.states, None if memory is None else across(q, memory)
         shared = context(self.position, self.mask)

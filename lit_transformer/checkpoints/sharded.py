@@ -81,7 +81,7 @@ def write_sharded(path: Path, weights: Mapping[str, Tensor], tied: Mapping[str, 
             dcp.save(dict(weights), storage_writer=FileSystemWriter(partial, sync_files=True), no_dist=True)
         files = {file.name: _digest(file) for file in sorted(partial.iterdir())}
         text = json.dumps({"format": 1, "files": files, "tied": dict(tied), "description": description})
-        (partial / MANIFEST).write_text(text, encoding="utf-8")
+        (partial / MANIFEST).write_text(f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}\n", encoding="utf-8")
         os.replace(partial, path)
     except OSError as error:
         raise EnvironmentFault(f"{path}: could not be written: {error.strerror or error}") from error
@@ -128,15 +128,18 @@ class _Unpickler(pickle.Unpickler):
 def _manifest(path: Path) -> dict[str, Any]:
     """What we wrote beside the parts, once every part is the one that was written; empty where others wrote them."""
     try:
-        text = (path / MANIFEST).read_text(encoding="utf-8")
+        data = (path / MANIFEST).read_bytes()
     except FileNotFoundError:
         return {}
+    text, _, digest = data.removesuffix(b"\n").partition(b"\n")
+    if hashlib.sha256(text).hexdigest().encode() != digest:
+        raise UserError(f"{path / MANIFEST}: is damaged; use another checkpoint")
     try:
         manifest: dict[str, Any] = json.loads(text)
-        for name, digest in manifest["files"].items():
+        for name, expected in manifest["files"].items():
             if Path(name).name != name or not (path / name).is_file():
                 raise UserError(f"{path}: its part {name} is missing; copy the whole folder")
-            if _digest(path / name) != digest:
+            if _digest(path / name) != expected:
                 raise UserError(f"{path}: its part {name} is damaged; use another checkpoint")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, UserError):

@@ -8,7 +8,9 @@ import torch
 
 from lit_transformer.dims import SizeError
 from lit_transformer.errors import UserError
+from lit_transformer.training import context_parallel
 from lit_transformer.training.callbacks.lora import LoRA
+from lit_transformer.training.context_parallel import ContextParallel
 from lit_transformer.training.ema import EMA
 from lit_transformer.training.muon import Muon
 from lit_transformer.training.nonfinite import NonFinite
@@ -95,7 +97,9 @@ def check_strategy(
     devices = _count(trainer)
     if devices is not None:
         strategy.divide(devices)
-    if tensor > 1:
+    if isinstance(strategy, ContextParallel):
+        context_parallel.check(network, tensor, data)
+    elif tensor > 1:
         _check_tensor_parallel(tensor, data, network)
 
 

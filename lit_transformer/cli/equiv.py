@@ -135,15 +135,15 @@ class Report:
 
     def __str__(self) -> str:
         lines = [self.story, *self.notes]
-        lines.append(f"{'arm':<18}{'largest difference of':<34}")
-        lines.append(f"{'':<18}{'loss':<16}{'gradient':<16}verdict")
-        allowed = f"{'allowed':<18}{f'{self.tolerance.loss:.1e}':<16}{f'{self.tolerance.gradient:.1e}':<16}"
+        lines.append(f"{'arm':<20}{'largest difference of':<34}")
+        lines.append(f"{'':<20}{'loss':<16}{'gradient':<16}verdict")
+        allowed = f"{'allowed':<20}{f'{self.tolerance.loss:.1e}':<16}{f'{self.tolerance.gradient:.1e}':<16}"
         lines.append(allowed.rstrip())
         for each in self.results:
             loss = "-" if each.loss is None else f"{each.loss:.1e}"
             gradient = "-" if each.gradient is None else f"{each.gradient:.1e}"
             why = f": {each.why}" if each.why else ""
-            lines.append(f"{each.arm:<18}{loss:<16}{gradient:<16}{each.verdict}{why}")
+            lines.append(f"{each.arm:<20}{loss:<16}{gradient:<16}{each.verdict}{why}")
         ran = [each for each in self.results if each.compared]
         bad = [each.arm for each in self.results if each.verdict == "DIFFERENT"]
         good = f"all {len(ran)} that ran are equal" if ran else "nothing was compared"
@@ -266,7 +266,7 @@ SHARDED = "{class_path: Sharded, tensor_parallel_size: %d}"
 ZERO = "{class_path: ZeRO, stage: %d}"
 NAMES = (
     "accumulation", "packing", "recompute", "compile", "ddp 2", "fsdp2 2", "tensor parallel 2", "zero1 2", "zero2 2",
-    "zero3 2",
+    "zero3 2", "context parallel 2",
 )  # fmt: skip
 
 
@@ -294,6 +294,7 @@ def _ways(recipe: dict[str, Any]) -> tuple[list[str], list[Arm]]:
         Arm("fsdp2 2", [*cut, *two, SHARDED % 1], 2, refusal),
         Arm("tensor parallel 2", [*two, SHARDED % 2], 2),
         *(Arm(f"zero{stage} 2", [*cut, *two, ZERO % stage], 2, refusal) for stage in (1, 2, 3)),
+        Arm("context parallel 2", [*two, "{class_path: ContextParallel, size: 2}"], 2),
     ]
 
 

@@ -3,12 +3,11 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
-from torch.distributed.tensor.parallel import loss_parallel
 from torch.optim import AdamW
 
 from lit_transformer.blocks.loss import ChunkedCrossEntropy, TokenLoss
@@ -19,8 +18,7 @@ from lit_transformer.training.callbacks.experts import ExpertBalance
 from lit_transformer.training.optimizers import OptimizerFactory, parameter_groups
 from lit_transformer.training.schedule_free import ScheduleFree
 from lit_transformer.training.schedules import Constant, ScheduledRate, ScheduleFactory
-from lit_transformer.training.sharding import spread
-from lit_transformer.training.strategy import clip_by_norm
+from lit_transformer.training.strategy import Sharded, clip_by_norm
 from lit_transformer.vocabulary import Vocabulary
 
 NetworkFactory = Callable[[Vocabulary], Network]
@@ -75,10 +73,8 @@ class Task(LightningModule):
         else:
             with torch.device("meta"):
                 network = self._network_factory(self.vocabulary)
-            spread(network, self.device_mesh, torch.initial_seed(), self.trainer.strategy.root_device)
+            cast(Sharded, self.trainer.strategy).spread(self, network)
             self.network = network
-            if self.device_mesh["tensor_parallel"].size() > 1:
-                loss_parallel().__enter__()  # for good: every loss of this process is of logits that are shared out
         for each in self.on_built:
             each(self.network)
 

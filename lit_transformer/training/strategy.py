@@ -8,11 +8,14 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import loss_parallel
 from torch.optim import Optimizer
 
 from lit_transformer.errors import UserError
+from lit_transformer.networks.base import Network
 from lit_transformer.networks.initialisation import is_sharded, keep_part
 from lit_transformer.training.muon import Muon
+from lit_transformer.training.sharding import spread
 
 
 class Sharded(ModelParallelStrategy):
@@ -73,6 +76,19 @@ class Sharded(ModelParallelStrategy):
                 f"devices, {devices}; leave it out"
             )
         return data
+
+    def spread(self, task: Any, network: Network) -> None:
+        """Spreads a network that lies on the meta device, and draws its weights.
+
+        Args:
+            task: Whose network it is.
+            network: The network.
+        """
+        mesh = self.device_mesh
+        assert mesh is not None
+        spread(network, mesh, torch.initial_seed(), self.root_device)
+        if self.tensor_parallel > 1:
+            loss_parallel().__enter__()  # for good: every loss of this process is of logits that are shared out
 
     def setup_optimizers(self, trainer: Any) -> None:
         """Refuses optimizers that need whole matrices.

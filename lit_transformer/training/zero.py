@@ -5,7 +5,6 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +32,6 @@ class ZeRO(DeepSpeedStrategy):
     Args:
         stage: What is shared out: 1: optimizer state; 2: gradients too; 3: weights too.
         offload: What lies in the memory of the host: the optimizer state and its step, or with stage 3 all.
-        timeout: Seconds that a rank waits for another one before it gives up.
         bucket: Numbers that are sent at once.
         process_group_backend: ``nccl``, ``gloo``; left out: what the device has.
     """
@@ -42,7 +40,6 @@ class ZeRO(DeepSpeedStrategy):
         self,
         stage: Literal[1, 2, 3] = 2,
         offload: Literal["nothing", "optimizer", "all"] = "nothing",
-        timeout: float = 1800.0,
         bucket: int = 50_000_000,
         process_group_backend: str | None = None,
     ) -> None:
@@ -65,7 +62,6 @@ class ZeRO(DeepSpeedStrategy):
         super().__init__(
             config=config,
             process_group_backend=process_group_backend,
-            timeout=timedelta(seconds=timeout),
             logging_level=logging.ERROR,
         )
         self.stage = stage

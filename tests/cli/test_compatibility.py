@@ -8,6 +8,7 @@ import pytest
 
 from lit_transformer.cli.main import main
 
+CONTEXT = ["--config", "overlays/strategy/context_parallel"]
 SHARDED = ["--config", "overlays/strategy/tensor_parallel"]
 
 
@@ -23,6 +24,9 @@ SHARDED = ["--config", "overlays/strategy/tensor_parallel"]
     ([*SHARDED, "--config", "overlays/position/alibi"], "no plan for ALiBi"),
     ([*SHARDED, "--config", "overlays/norm/batch_norm"], "no plan for BatchNorm"),
     ([*SHARDED, "--config", "overlays/feed_forward/mixture"], "no plan for MixtureOfExperts"),
+    ([*CONTEXT, "--config", "overlays/feed_forward/mixture"], "no plan for MixtureOfExperts"),
+    ([*CONTEXT, "--model.network.kernel", "BlockedKernel"], "no plan for BlockedKernel"),
+    ([*CONTEXT, "--data.block_size", "15"], "data.block_size: is 15, which 2 context-parallel devices cannot share"),
     (["--trainer.devices", "500"], "trainer.devices: is 500, more than this machine can have"),
     (["--trainer.accelerator", "gpu", "--trainer.devices", "2"], "trainer.accelerator: is gpu, but torch finds no"),
 ])  # fmt: skip

@@ -15,8 +15,9 @@ from lit_transformer.cli.main import main
 from tests.checkpoints import kills
 from tests.cli.conftest import RECIPE
 
-OVERLAYS = {"ddp": 2, "fsdp2": 2, "tensor_parallel": 1}
+OVERLAYS = {"ddp": 2, "fsdp2": 2, "tensor_parallel": 1, "context_parallel": 1}
 """Each with the number of ranks that see different data."""
+LONG = ("context_parallel",)
 
 
 @pytest.fixture
@@ -65,7 +66,9 @@ def close(one: Path, other: Path) -> None:
             torch.testing.assert_close(b["optimizer_states"][0]["state"][number][key], value, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("strategy", OVERLAYS)
+@pytest.mark.parametrize(
+    "strategy", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in OVERLAYS]
+)
 def test_the_single_process_curve(strategy: str, folder: Path) -> None:
     options = ["fit", "--config", "tiny.yaml", "--trainer.gradient_clip_val", "0.5", "--trainer.max_steps", "4"]
     assert command(1, *options, "--output", "alone") == [0]
