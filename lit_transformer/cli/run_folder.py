@@ -20,7 +20,7 @@ from lit_transformer import __version__
 from lit_transformer.errors import EnvironmentFault, UserError
 
 ROOT = "runs"
-_RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+_RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")
 _SHARED = "LIT_TRANSFORMER_RUN_FOLDER"
 
 

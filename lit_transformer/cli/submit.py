@@ -32,7 +32,7 @@ run={run}
 
 # All hosts meet and exchange a number, within a minute; a job with a dead one would wait at its first exchange.
 if [ "$SLURM_NNODES" -gt 1 ]; then
-    if ! said=$(timeout -k 3 55 srun --ntasks-per-node=1 --ntasks="$SLURM_NNODES" --kill-on-bad-exit=0 \
+    if ! said=$(timeout -k 3 55 srun --ntasks-per-node=1 --ntasks="$SLURM_NNODES" --kill-on-bad-exit=0 \\
         lit-transformer preflight --timeout 45 --port "$((27000 + SLURM_JOB_ID % 5000))" 2>&1); then
         echo "$said" >&2
         dead=$(echo "$said" | grep -o 'failed on node [^:]*' | cut -d' ' -f4 | sort -u | xargs)

@@ -2,8 +2,12 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
+import yaml
+
+SLURM = Path(__file__).parent.parent.parent / "scripts" / "slurm"
 
 
 def test_the_script_takes_its_geometry_from_the_recipe(command, folder):
@@ -51,8 +55,9 @@ def test_the_job_goes_back_into_the_queue_after_a_signal(command, folder, monkey
     tools = folder / "bin"
     tools.mkdir()
     for name, body in {
-        "srun": 'case "$*" in *hostname*) echo n1;; *) echo "srun $*"; exit $CODE;; esac',
-        "scontrol": 'case "$1" in show) echo n1.cluster; [ -z "$DEAD" ] || echo n2;; *) echo "scontrol $*";; esac',
+        "srun": 'case "$*" in *preflight*) [ -z "$DEAD" ] || { echo "$DEAD" >&2; exit 3; };; '
+        '*) echo "srun $*"; exit $CODE;; esac',
+        "scontrol": 'echo "scontrol $*"',
     }.items():
         (tools / name).write_text(f"#!/bin/bash\n{body}\n")
         (tools / name).chmod(0o755)
@@ -69,9 +74,42 @@ def test_the_job_goes_back_into_the_queue_after_a_signal(command, folder, monkey
     assert "--output runs/tiny/slurm-7 --resume" in stopped.stdout
     done = job(CODE="0", DEAD="")
     assert done.returncode == 0 and "requeue" not in done.stdout
-    dead = job(CODE="0", DEAD="1")
-    assert (
-        dead.returncode == 3
-        and "no answer within a minute from: n2" in dead.stderr
-        and "srun --kill" not in dead.stdout
+    dead = job(
+        CODE="0", DEAD="srun: error: Task launch for StepId=2.0 failed on node n2: Socket timed out", SLURM_NNODES="2"
     )
+    assert dead.returncode == 3 and "submit: n2: no answer" in dead.stderr and "srun --kill" not in dead.stdout
+
+
+EXAMPLES = {
+    "one_node": "submit --config quickstart --config overlays/strategy/ddp --trainer.devices 8 --cpus 8",
+    "many_nodes": "submit --config quickstart --config overlays/strategy/fsdp2 --trainer.devices 8 --trainer.num_nodes 4 "
+    "--trainer.rank_timeout 300 --cpus 8 --time 12:00:00",
+    "array": "submit --config quickstart --trainer.devices 1 --array 0-4",
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_shipped_examples_are_what_the_command_writes(name, command, folder):
+    assert command(*EXAMPLES[name].split(), "--output", "job.sbatch")[0] == 0
+    shipped = SLURM / f"{name}.sbatch"
+    assert shipped.read_text() == (folder / "job.sbatch").read_text().replace(str(folder), "/path/to/project")
+    assert subprocess.run(["bash", "-n", str(shipped)], check=False).returncode == 0
+
+
+def test_the_kubernetes_job_is_of_one_piece():
+    """Pods, addresses and devices are said in several places of it."""
+    service, job = yaml.safe_load_all((SLURM / "kubernetes.yaml").read_text())
+    spec, pod = job["spec"], job["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert pod["subdomain"] == service["metadata"]["name"] and service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["selector"] == spec["template"]["metadata"]["labels"]
+    names = [f"{job['metadata']['name']}-{i}.{pod['subdomain']}" for i in range(spec["completions"])]
+    assert environment["HOSTS"].split(",") == names and environment["MASTER_ADDR"] == names[0]
+    assert spec["parallelism"] == spec["completions"] and spec["completionMode"] == "Indexed"
+    words = container["args"][0].split()
+    assert words[words.index("--trainer.num_nodes") + 1] == str(spec["completions"])
+    assert words[words.index("--trainer.devices") + 1] == str(container["resources"]["limits"]["nvidia.com/gpu"])
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
+    assert spec["podFailurePolicy"]["rules"][0]["onExitCodes"]["containerName"] == container["name"]

@@ -114,7 +114,8 @@ class Hosts:
             "--local-addr", f"10.77.0.{host + 1}", "--max-restarts", str(restarts), "--monitor-interval", "0.5",
         ]  # fmt: skip
         launcher = [sys.executable, "-m", "torch.distributed.run", *options, "-m", "lit_transformer.cli.main"]
-        return self.start(host, name, *launcher, *words)
+        # Else a host that comes in the place of a lost one waits for an address that torch 2.13 publishes only once.
+        return self.start(host, name, *launcher, *words, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
 
     def end_all(self, host: int) -> None:
         """Ends everything on a host: torchrun's workers are leaders of groups of their own."""
