@@ -1,6 +1,7 @@
 """``lit-transformer equiv``: prove, for a recipe of the user's, that the way it is computed changes nothing."""
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -169,7 +170,7 @@ def equivalence(fit_arguments: Sequence[str], steps: int = 8, arms: Sequence[str
     precision = str(recipe["trainer"].get("precision") or "32-true")
     tolerance = TOLERANCES[precision.partition("-")[0]]
     with tempfile.TemporaryDirectory(prefix="equiv-") as folder:
-        common = [*fit_arguments, *_settings(steps)]
+        common = [*fit_arguments, *_settings(steps, recipe)]
         reference, outcome = _curve(Path(folder), Arm("single process", whole), common)
         if reference is None:
             error = UserError if outcome.code == EXIT_USER else LitTransformerError
@@ -252,13 +253,21 @@ def _resolved(fit_arguments: Sequence[str]) -> dict[str, Any]:
     return recipe
 
 
-def _settings(steps: int) -> list[str]:
+SAVING = ("Checkpointing", "ModelCheckpoint", "EarlyStopping")
+"""Callbacks that have nothing to do where nothing is validated or saved."""
+
+
+def _settings(steps: int, recipe: dict[str, Any]) -> list[str]:
     """What all arms have in common: nothing but training."""
     values = {
         "max_steps": steps, "limit_val_batches": 0, "num_sanity_val_steps": 0, "logger": "false",
         "enable_checkpointing": "false", "enable_progress_bar": "false", "log_every_n_steps": 1, "num_nodes": 1,
     }  # fmt: skip
     words = [word for key, value in values.items() for word in (f"--trainer.{key}", str(value))]
+    callbacks = list(_list(recipe["trainer"].get("callbacks")))
+    kept = [each for each in callbacks if str(each["class_path"]).rpartition(".")[2] not in SAVING]
+    if len(kept) < len(callbacks):
+        words += ["--trainer.callbacks", json.dumps(kept)]
     return [*words, "--trainer.callbacks+", "NoChance", "--trainer.callbacks+", "UnevenTargets"]
 
 

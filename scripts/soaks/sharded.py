@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import shutil
 import signal
 import socket
 import time
@@ -32,9 +33,9 @@ def shardedkills(folder: Path, scale: float) -> Rows:
             break
         done += -signal.SIGKILL in codes
         after = find_newest(folder / "killed") if (folder / "killed" / "checkpoints").exists() else None
-        reached = max((line["step"] for line in _trace(folder / "killed").values()), default=0)
+        reached = max((line["step"] for line in _trace(folder / "killed-trace").values()), default=0)
         lost += reached - (after.step if after else 0) > 10
-    one, other = _trace(folder / "through"), _trace(folder / "killed")
+    one, other = _trace(folder / "through-trace"), _trace(folder / "killed-trace")
     same = sum(one[i] == other.get(i) for i in one)
     differ = _differences(*(read(folder / name / "checkpoints/last.ckpt") for name in ("through", "killed")))
     return [
@@ -112,12 +113,14 @@ def _fit(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (folder / name).mkdir(exist_ok=True)
+    (folder / f"{name}-trace").mkdir(exist_ok=True)
+    if not resume:
+        shutil.rmtree(folder / name, ignore_errors=True)  # killed before it had saved anything
     words = ["fit", "--config", "tiny.yaml", "--config", "overlays/strategy/fsdp2", "--data.batch_size", "4",
              "--trainer.max_steps", str(steps), "--trainer.validate_every", "50", "--trainer.limit_val_batches", "1",
              "--trainer.callbacks+", "{class_path: EMA, decay: 0.99}", "--trainer.logger", "false",
              "--trainer.callbacks+", "{class_path: Checkpointing, every_n_steps: 10}",
-             "--trainer.callbacks+", f"{{class_path: Trace, path: {folder / name}/trace}}",
+             "--trainer.callbacks+", f"{{class_path: Trace, path: {folder / name}-trace/trace}}",
              "--trainer.enable_progress_bar", "false", "--output", name, *(["--resume"] if resume else [])]  # fmt: skip
 
     def one(rank: int) -> int:
@@ -133,11 +136,11 @@ def _fit(
             os.dup2(said.fileno(), 2)
             return main(words)
 
-    before = _lines(folder / name)
+    before = _lines(folder / f"{name}-trace")
     children = [forked(lambda rank=rank: one(rank)) for rank in range(2)]
     if victim is not None:
         deadline = time.monotonic() + 120
-        while _lines(folder / name) == before and time.monotonic() < deadline:
+        while _lines(folder / f"{name}-trace") == before and time.monotonic() < deadline:
             time.sleep(0.02)  # until it trains
         time.sleep(after)
         with contextlib.suppress(ProcessLookupError):

@@ -77,7 +77,7 @@ def test_what_cannot_run_is_not_equal(recipe: list[str], capsys: pytest.CaptureF
     out, err = capsys.readouterr()
     assert out.count("not run: ") == out.count("Muon needs whole matrices") == 2 and "are equal" not in out
     assert "nothing could be compared" in err
-    has = ["--trainer.callbacks+", "Recompute"]
+    has = ["--trainer.callbacks+", "Recompute", "--trainer.callbacks+", "{class_path: Checkpointing, every_n_steps: 1}"]
     assert main(["equiv", *recipe, "--steps", "1", *has, "--arm", "recompute", "--arm", "accumulation"]) == 0
     assert "not run: the recipe has it already" in capsys.readouterr().out
     assert main(["equiv", *recipe, "--arm", "dpp 2"]) == 2
