@@ -76,6 +76,7 @@ class Engine:
             UserError: A cell cannot be run, or its arms cannot be matched: before anything is trained.
             Preempted: A signal stopped it; started again, it goes on.
         """
+        self._check_folder()
         self.folder.make()
         cells = self._chosen(only)
         waiting = [cell for cell in cells if not self._settled(cell)]
@@ -87,12 +88,19 @@ class Engine:
         self._write_study(facts)
         return self._train(waiting, len(cells), facts) if waiting else []
 
+    def _check_folder(self) -> None:
+        """Refuses the folder of another study."""
+        known = (_read(self.folder.path / "study.json") or {}).get("name")
+        if known not in (None, self.plan.study.name):
+            raise UserError(f"{self.folder.path}: is the folder of the study {known}; name another --output")
+
     def inspect(self) -> dict[str, Facts]:
         """What each group of cells is, found out in a process of its own, which checks every recipe too.
 
         Raises:
             LitTransformerError: The first thing that is wrong.
         """
+        self._check_folder()
         file = self.folder.path / "facts.json"
         marks = {cell.group: self._mark(cell) for cell in self.plan.groups}
         known = {name: each for name, each in (_read(file) or {}).items() if each["mark"] == marks.get(name)}

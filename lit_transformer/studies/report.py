@@ -175,7 +175,8 @@ def _markdown(table: Table) -> list[str]:
     def row(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
-    rule = ["---", *("---:" for _ in table.columns[1:])]
+    kinds = table.classes.get(0, ["text", *[""] * (len(table.columns) - 1)])
+    rule = ["---" if _text(kind) else "---:" for kind in kinds]
     return [row(table.columns), "|" + "|".join(rule) + "|", *map(row, table.rows)]
 
 

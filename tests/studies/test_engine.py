@@ -70,6 +70,14 @@ def test_the_answer_that_is_known(here: Path) -> None:
     assert high.step("after")["metrics"]["val/loss"] == pytest.approx(2.2)  # of the recipe that was tuned
 
 
+def test_the_folder_of_another_study_is_refused(here: Path) -> None:
+    engine().run()
+    Path("study.yaml").rename("other.yaml")
+    other = Engine(Plan(read_study(["other.yaml"])), Folder("out"), Fake(), say=lambda line: None)
+    with pytest.raises(UserError, match="out: is the folder of the study study; name another --output"):
+        other.run()
+
+
 def test_the_report_is_rebuilt_bit_for_bit_from_the_results(here: Path) -> None:
     engine().run()
     write_report("out")
