@@ -122,7 +122,8 @@ class Steps(StudyFigure):
     def chart(self, results: "Results", setting: "Setting", title: str) -> Chart | None:
         """See the base class."""
         places = self.x or [float(i) for i in range(len(self.steps))]
-        lines: dict[str, list[Point]] = {arm: [] for arm in results.arms}
+        dot = "" if self.x else "."  # between names there is no line
+        lines: dict[str, list[Point]] = {f"{dot}{arm}": [] for arm in results.arms}
         for arm in self.arms or results.arms:
             points = []
             for place, step in zip(places, self.steps, strict=True):
@@ -134,12 +135,12 @@ class Steps(StudyFigure):
                         values.append(value / first if self.relative and first else value)
                 if values:
                     points.append(point(place, mean(values), f"{arm}, {step}"))
-            if points:
-                lines[arm] = points
+            lines[f"{dot}{arm}"] = points
         names = [] if self.x else self.steps
         up = self.metric + (f", over that of {self.steps[0]}" if self.relative else "")
         axes = Axis(self.label, log=bool(self.x) and min(self.x) > 0, names=names), Axis(up, log=self.log_y)
-        return line_chart(title, lines, *axes) if any(lines.values()) else None
+        size = max(760.0, 240 + 86.0 * len(names)), 400.0
+        return line_chart(title, lines, *axes, size) if any(lines.values()) else None
 
 
 @dataclass
