@@ -37,7 +37,8 @@ def described(plan: Plan, facts: dict[str, Facts]) -> dict[str, Any]:
         "common": common,
         "arms": {name: _plain_level(level) for name, level in study.arms.items()},
         "grid": {f: {n: _plain_level(level) for n, level in levels.items()} for f, levels in study.grid.items()},
-        "order": {"arms": list(study.arms), "grid": {f: list(levels) for f, levels in study.grid.items()}},
+        "order": {"arms": list(study.arms), "grid": {f: list(levels) for f, levels in study.grid.items()},
+                  "measures": list(study.measures)},
         "left_out": study.left_out,
         "dropped": plan.dropped,
         "baseline": study.baseline or next(iter(study.arms)),
@@ -141,7 +142,8 @@ class Results:
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read: {error}") from error
         self.outcomes = [self._outcome(cell) for cell in self.study["cells"]]
-        self.measures = [Measure.parse(name, text) for name, text in self.study["measures"].items()]
+        names = self.study["order"].get("measures", self.study["measures"])  # the file's keys are sorted
+        self.measures = [Measure.parse(name, self.study["measures"][name]) for name in names]
 
     def _outcome(self, cell: dict[str, Any]) -> Outcome:
         path = self.folder / "results" / f"{cell['name']}.json"
