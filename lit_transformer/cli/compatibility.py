@@ -12,6 +12,7 @@ from lit_transformer.training import context_parallel
 from lit_transformer.training.callbacks.lora import LoRA
 from lit_transformer.training.context_parallel import ContextParallel
 from lit_transformer.training.ema import EMA
+from lit_transformer.training.float8 import Float8, check_hardware
 from lit_transformer.training.muon import Muon
 from lit_transformer.training.nonfinite import NonFinite
 from lit_transformer.training.sharding import check
@@ -83,6 +84,12 @@ def check_strategy(
     Raises:
         UserError: Naming the keys, and the edit to make.
     """
+    callbacks = list(callbacks)
+    if any(isinstance(callback, Float8) for callback in callbacks):
+        check_hardware()
+        if isinstance(strategy, Sharded) and strategy.tensor_parallel > 1:
+            raise UserError("trainer.callbacks: Float8 has no products of weights that tensor parallelism cuts; use "
+                            "--config overlays/strategy/fsdp2")  # fmt: skip
     if isinstance(strategy, ZeRO):
         _check_zero(strategy, trainer, optimizer, callbacks)
     if isinstance(strategy, Sharded) and isinstance(optimizer, Muon):

@@ -253,7 +253,7 @@ def _resolved(fit_arguments: Sequence[str]) -> dict[str, Any]:
     return recipe
 
 
-SAVING = ("Checkpointing", "ModelCheckpoint", "EarlyStopping")
+SAVING = ("Checkpointing", "ModelCheckpoint", "EarlyStopping", "EMA")
 """Callbacks that have nothing to do where nothing is validated or saved."""
 
 

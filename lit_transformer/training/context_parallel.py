@@ -19,7 +19,7 @@ from lit_transformer.blocks.layer import Layer
 from lit_transformer.blocks.loss import TokenLoss
 from lit_transformer.blocks.moe import MixtureOfExperts
 from lit_transformer.blocks.norms import BatchNorm
-from lit_transformer.blocks.position import Randomised
+from lit_transformer.blocks.position import Position, Randomised
 from lit_transformer.blocks.stack import Stack
 from lit_transformer.dims import SizeError
 from lit_transformer.errors import UserError
@@ -65,14 +65,17 @@ def check(network: Network, devices: int, data: dict[str, Any]) -> None:
     for module in network.modules():
         if isinstance(module, Layer) and type(module.attention) not in (Attention, GatedAttention):
             part = module.attention
-        elif isinstance(module, BatchNorm | MixtureOfExperts | Randomised):
+        elif isinstance(module, Position):  # what looks at the whole row does not know the parts of the others
+            whole = module.has_bias or module.has_values or module.turns_all_keys or isinstance(module, Randomised)
+            part = module if whole else part
+        elif isinstance(module, BatchNorm | MixtureOfExperts):
             part = module
         elif isinstance(module, Stack) and not isinstance(module.kernel, FastestKernel | SdpaKernel | EagerKernel):
             part = module.kernel
     if part is not None:
         raise SizeError("trainer.strategy", f"context parallelism has no plan for {type(part).__name__}; valid: "
-                        "DecoderOnly of Attention, any norm but BatchNorm, any feed-forward but a mixture, and the "
-                        "kernels FastestKernel, SdpaKernel and EagerKernel; or use FSDP2")  # fmt: skip
+                        "DecoderOnly of Attention, rotary and absolute positions, any norm but BatchNorm, any "
+                        "feed-forward but a mixture, FastestKernel, SdpaKernel, EagerKernel; or use FSDP2")  # fmt: skip
     length = data.get("block_size")
     if not isinstance(length, int) or length % devices:
         raise UserError(f"data.block_size: is {length}, which {devices} context-parallel devices cannot share; make it "

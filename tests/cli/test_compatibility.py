@@ -25,8 +25,10 @@ SHARDED = ["--config", "overlays/strategy/tensor_parallel"]
     ([*SHARDED, "--config", "overlays/norm/batch_norm"], "no plan for BatchNorm"),
     ([*SHARDED, "--config", "overlays/feed_forward/mixture"], "no plan for MixtureOfExperts"),
     ([*CONTEXT, "--config", "overlays/feed_forward/mixture"], "no plan for MixtureOfExperts"),
+    ([*CONTEXT, "--config", "overlays/position/alibi"], "no plan for ALiBi"),
     ([*CONTEXT, "--model.network.kernel", "BlockedKernel"], "no plan for BlockedKernel"),
     ([*CONTEXT, "--data.block_size", "15"], "data.block_size: is 15, which 2 context-parallel devices cannot share"),
+    (["--config", "overlays/fp8"], "Float8 needs a GPU of compute capability 8.9 or more (L40, H100), and no GPU is"),
     (["--trainer.devices", "500"], "trainer.devices: is 500, more than this machine can have"),
     (["--trainer.accelerator", "gpu", "--trainer.devices", "2"], "trainer.accelerator: is gpu, but torch finds no"),
 ])  # fmt: skip
