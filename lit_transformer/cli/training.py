@@ -168,6 +168,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
     # Who wants a job of the cluster says `submit`; whoever starts `fit` there by hand means this machine.
     warnings.filterwarnings("ignore", message="The `srun` command is available.*")
+    # A machine of a cluster, where this run is not a job.
+    warnings.filterwarnings("ignore", message=".*`srun` command is available on your system but is not used.*")
     # It looks at the number of cores; our loaders read prepared tokens, which one process does at full speed.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 

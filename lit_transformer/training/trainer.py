@@ -56,6 +56,8 @@ class Trainer(pl.Trainer):
         devices, cores = kwargs.get("devices"), os.cpu_count() or 1
         if str(devices).isdigit() and int(str(devices)) > max(32, cores):
             raise UserError(f"trainer.devices: is {devices}, more than this machine can have ({cores} CPU cores)")
+        if isinstance(devices, list) and kwargs.get("accelerator") == "cpu":
+            raise UserError(f"trainer.devices: is {devices}; CPUs have no numbers, say how many processes")
         super().__init__(
             max_steps=max_steps,
             max_epochs=-1,
@@ -67,6 +69,7 @@ class Trainer(pl.Trainer):
             reload_dataloaders_every_n_epochs=0,
             **kwargs,
         )
+        check_launcher(self)
         self.validate_every = validate_every or max(1, max_steps // 10)
         self.rank_timeout = rank_timeout
         if hasattr(self.strategy, "_timeout"):  # of the process group, whatever the strategy
@@ -97,6 +100,26 @@ class Trainer(pl.Trainer):
         if watch is not None and self.state.fn == "fit":
             watch.start(self)
         self._prepare_data()
+
+
+def check_launcher(trainer: pl.Trainer) -> None:
+    """Refuses a number of processes that is not the recipe's: each would train by itself, into the same folder.
+
+    Raises:
+        UserError: torchrun or srun has started more or fewer.
+    """
+    wanted = trainer.num_devices * trainer.num_nodes
+    if os.environ.get("TORCHELASTIC_RUN_ID"):
+        launcher, started = "torchrun", os.environ.get("WORLD_SIZE", "1")
+    else:
+        launcher, started = "srun", os.environ.get("SLURM_STEP_NUM_TASKS", "")
+        if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):  # Lightning does not count on srun there
+            return
+    if started.isdigit() and int(started) != wanted:
+        raise UserError(
+            f"trainer.devices x trainer.num_nodes: {trainer.num_devices} x {trainer.num_nodes} is not the number of "
+            f"processes that {launcher} started, {started}; set the keys and trainer.strategy to fit, or start {wanted}"
+        )
 
 
 class StepLoop(_TrainingEpochLoop):

@@ -71,7 +71,10 @@ def test_a_host_that_is_cut_off_is_named_and_the_run_goes_on(hosts: Hosts) -> No
     reached = saved(hosts)
     assert reached < STEPS
     hosts.cable("up")
-    meeting = {"MASTER_ADDR": "10.77.0.1", "MASTER_PORT": "29500"}  # without torchrun, as scripts/slurm/kubernetes.yaml does
+    meeting = {
+        "MASTER_ADDR": "10.77.0.1",
+        "MASTER_PORT": "29500",
+    }  # without torchrun, as scripts/slurm/kubernetes.yaml does
     both = [hosts.program(host, "again", *FIT, **meeting, NODE_RANK=str(host)) for host in (0, 1)]
     assert [each.wait(240) for each in both] == [0, 0], both[0].said
     assert f"steps {reached} to {STEPS}" in both[0].said and saved(hosts) == STEPS
