@@ -179,7 +179,9 @@ def _exchange(store: "TCPStore", place: Place, names: list[str], deadline: float
         dist.all_reduce(total)
         dist.destroy_process_group()
     except RuntimeError as error:
-        done = [rank for rank in range(place.count) if store.check([f"done{rank}"])]
+        done: list[int] = []
+        with suppress(RuntimeError):  # the first process has given up already
+            done = [rank for rank in range(place.count) if store.check([f"done{rank}"])]
         silent = ", ".join(names[rank] for rank in range(place.count) if rank not in (place.rank, *done))
         interface = os.environ.get("GLOO_SOCKET_IFNAME")
         remedy = "" if interface else "; name the network with GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME"
