@@ -18,7 +18,7 @@ from lit_transformer.training.callbacks.experts import ExpertBalance
 from lit_transformer.training.optimizers import OptimizerFactory, parameter_groups
 from lit_transformer.training.schedule_free import ScheduleFree
 from lit_transformer.training.schedules import Constant, ScheduledRate, ScheduleFactory
-from lit_transformer.training.strategy import Sharded, clip_by_norm
+from lit_transformer.training.strategy import Sharded, clip_by_norm, settle
 from lit_transformer.vocabulary import Vocabulary
 
 NetworkFactory = Callable[[Vocabulary], Network]
@@ -114,8 +114,10 @@ class Task(LightningModule):
 
     def on_train_start(self) -> None:
         """After a resume the recipe's betas, decay and so on hold, not the stored ones; the schedule set the rate."""
-        for group, recipe in zip(self.trainer.optimizers[0].param_groups, self._hyperparameters, strict=True):
+        optimizer = self.trainer.optimizers[0]
+        for group, recipe in zip(optimizer.param_groups, self._hyperparameters, strict=True):
             group.update({key: value for key, value in recipe.items() if key not in ("params", "lr")})
+        settle(optimizer)
         if self._rate is not None:
             self._rate.load_state_dict(self._rate.state_dict())  # whoever touched the rates meanwhile
 

@@ -179,14 +179,20 @@ def mesh_of(parameter: Tensor) -> Any:
 
 
 @torch.no_grad()
+def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
+    """Length of the whole gradient over all devices; parameters may lie on several meshes, or on none."""
+    squares = [parameter.grad.float().square().sum() for parameter in parameters if parameter.grad is not None]
+    whole = [square.full_tensor() if isinstance(square, DTensor) else square for square in squares]
+    return torch.stack(whole).sum().sqrt()
+
+
+@torch.no_grad()
 def clip_by_norm(parameters: Iterable[Tensor], limit: float) -> Tensor:
     """Scales gradients so that their norm, over all devices, is at most ``limit``; the norm before."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    squares = [gradient.float().square().sum() for gradient in gradients]
-    total = torch.stack([square.full_tensor() if isinstance(square, DTensor) else square for square in squares]).sum()
-    norm = total.sqrt()
+    parameters = list(parameters)
+    norm = gradient_norm(parameters)
     scale = (limit / (norm + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
+    for gradient in (parameter.grad for parameter in parameters if parameter.grad is not None):
         local = gradient.to_local() if isinstance(gradient, DTensor) else gradient
         local.mul_(scale.to(local.device))
     return norm

@@ -85,9 +85,22 @@ def test_what_cannot_run_is_not_equal(recipe: list[str], capsys: pytest.CaptureF
 
 
 @pytest.mark.slow
-def test_compiled_layers_are_equal(recipe: list[str]) -> None:
-    report = equivalence(recipe, steps=2, arms=["compile"])
+@pytest.mark.parametrize("arm", ["compile", "zero1 2", "zero2 2", "zero3 2", "context parallel 2"])
+def test_the_long_arms_are_equal(arm: str, recipe: list[str]) -> None:
+    if arm.startswith("zero"):
+        pytest.importorskip("deepspeed")
+    report = equivalence(recipe, steps=2, arms=[arm])
     assert [each.verdict for each in report.results] == ["equal"], str(report)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["translation/numerals", "classification/stdlib_packages"])
+def test_rows_of_unlike_lengths_are_equal(name: str) -> None:
+    torch.set_num_threads(1)
+    words = ["--config", name, "--config", "overlays/tiny_rows", "--model.optimizer", "AdamW"]
+    arms = ["accumulation", "ddp 2", "fsdp2 2", "tensor parallel 2"]
+    report = equivalence(words, steps=2, arms=arms)
+    assert {each.arm: each.verdict for each in report.results} == dict.fromkeys(arms, "equal"), str(report)
 
 
 def step(**changes: Any) -> Step:

@@ -3,10 +3,12 @@
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from lit_transformer.training.gathering import whole_gradient, whole_weight
+from lit_transformer.training.strategy import gradient_norm
 
 
 def due(trainer: Trainer) -> bool:
@@ -23,7 +25,9 @@ class GradientNorm(Callback):
         if not due(trainer):
             return
         partitions = getattr(trainer.strategy, "partitions", None)
-        if partitions is None:
+        if any(isinstance(p, DTensor) for p in pl_module.parameters()):  # on several meshes, or on none
+            norm = gradient_norm(pl_module.parameters())
+        elif partitions is None:
             norm = get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None])
         else:  # DeepSpeed's ZeRO: every rank has a part
             norm = trainer.strategy.reduce(get_total_norm(partitions.gradients()) ** 2, reduce_op="sum").sqrt()
