@@ -99,16 +99,20 @@ def measure(words: list[str]) -> dict[str, int]:
     from lit_transformer.tasks.base import Task
 
     seen: dict[str, int] = {}
-    build = Task.configure_model
+    build, start = Task.configure_model, Task.on_train_start
 
     def configure_model(self: Task) -> None:
         if "before" not in seen:
             Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
             seen["before"] = _status("VmRSS")
         build(self)
-        seen["parameters"] = sum(p.numel() for p in self.parameters())
+
+    def on_train_start(self: Task) -> None:
+        seen["parameters"] = sum(p.numel() for p in self.parameters())  # label heads are built by now
+        start(self)
 
     Task.configure_model = configure_model  # type: ignore[method-assign]
+    Task.on_train_start = on_train_start  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
         code = main(["fit", *words, "--output", f"{folder}/run"])
     if code:
