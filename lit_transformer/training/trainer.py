@@ -11,6 +11,9 @@ from lit_transformer.errors import UserError
 from lit_transformer.training.callbacks.ranks import Ranks, of_exchange, unreachable
 from lit_transformer.training.run_state import find_callback
 
+MEETING = 600.0
+"""Seconds in which processes must have started: on a busy machine, or many, they come minutes apart."""
+
 _STEPS = "runs are counted in optimizer steps"
 
 
@@ -72,8 +75,8 @@ class Trainer(pl.Trainer):
         check_launcher(self)
         self.validate_every = validate_every or max(1, max_steps // 10)
         self.rank_timeout = rank_timeout
-        if hasattr(self.strategy, "_timeout"):  # of the process group, whatever the strategy
-            self.strategy._timeout = timedelta(seconds=rank_timeout)
+        if hasattr(self.strategy, "_timeout"):  # whatever the strategy; until the ranks have met, then it is theirs
+            self.strategy._timeout = timedelta(seconds=max(rank_timeout, MEETING))
         self._prepare_data, self._data_connector.prepare_data = self._data_connector.prepare_data, self._prepare  # type: ignore[method-assign]
         self.fit_loop.epoch_loop = StepLoop(self, max_steps=max_steps)
 

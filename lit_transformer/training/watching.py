@@ -224,7 +224,11 @@ class Watch:
                 continue
             state, code = peer.state()
             if state in "ZX" and now - self._gone.setdefault(rank, now) > NOTE:
-                return Cause(rank, peer.host, f"{_ended_by(code)}{self._at(rank)}; --resume goes on")
+                return Cause(
+                    rank,
+                    peer.host,
+                    f"{_ended_by(code or _launched_status(peer.pid))}{self._at(rank)}; --resume goes on",
+                )
         bearable = min(self.timeout, PATIENCE) if self._suspicious else self.timeout
         for rank, (_, since) in self._heard.items():
             silence = (self._round if rank else now) - since  # where the store hangs, nobody else can be judged
@@ -320,6 +324,12 @@ def _ended_by(status: int) -> str:
     return (
         f"ended with exit code {os.WEXITSTATUS(status)}" if status else "died without a word, killed or out of memory"
     )
+
+
+def _launched_status(pid: int) -> int:
+    """The wait status of a process that Lightning has started from this one and that has been waited for."""
+    code = next((process.returncode for process in launched if process.pid == pid), None) or 0
+    return -code if code < 0 else code << 8
 
 
 def _within(seconds: float, work: Callable[[], Any]) -> Any:

@@ -1,7 +1,12 @@
 """A rank that is killed, stopped or fails: the job ends in time, names it in one line, and goes on from its checkpoint."""
 
+import os
 import random
+import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,3 +79,37 @@ def test_the_first_rank_too(strategy: str, fault: Callable[[], None], what: str,
     ended = fit(folder, strategy, fault, 0)
     assert ended.seconds < TIMEOUT + 10 and len(ended.own) == 1, ended
     assert ended.own[0].startswith(f"lit-transformer: rank 0 on {socket.gethostname()}") and ended.codes[1] == code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rank", "number"), [(1, signal.SIGKILL), (0, signal.SIGSTOP)], ids=["killed", "first-stopped"]
+)
+def test_ranks_that_the_command_starts_itself(rank: int, number: int, folder: Path) -> None:
+    """Without torchrun: Lightning's launcher starts the second rank as a child of the first."""
+    words = [sys.executable, "-m", "lit_transformer.cli.main", "fit", "--config", "tiny.yaml", "--config", OVERLAYS["ddp"],
+             "--trainer.rank_timeout", str(TIMEOUT), "--trainer.max_steps", "1000000", "--trainer.validate_every", "1000000",
+             "--trainer.logger", "false", "--trainer.callbacks+", "{class_path: Checkpointing, every_n_steps: 10}",
+             "--output", "run"]  # fmt: skip
+    root = str(Path(__file__).parent.parent.parent)
+    with (folder / "said").open("wb") as file:
+        first = subprocess.Popen(words, stdout=file, stderr=file, env={**os.environ, "PYTHONPATH": root})
+    try:
+        deadline = time.monotonic() + 120
+        while not (folder / "run/checkpoints/last.ckpt").exists():
+            assert time.monotonic() < deadline and first.poll() is None, (folder / "said").read_text()
+            time.sleep(0.1)
+        children = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
+        second = next(
+            int(pid) for pid in children if b"lit_transformer.cli.main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        )
+        os.kill((first.pid, second)[rank], number)
+        assert first.wait(TIMEOUT + 10) == (3 if rank else -signal.SIGKILL)
+        time.sleep(1)
+        assert not Path(f"/proc/{second}").exists()
+    finally:
+        first.kill()
+    own = [line for line in (folder / "said").read_text().splitlines() if line.startswith("lit-transformer: ")]
+    what = "was killed by SIGKILL" if rank else "its process is stopped"
+    assert len(own) == 1 and own[0].startswith(f"lit-transformer: rank {rank} on ") and what in own[0], own
+    assert find_newest(folder / "run") is not None

@@ -31,9 +31,10 @@ def test_what_is_refused(
         trainer(**options)
 
 
-def test_the_timeout_is_that_of_the_process_group() -> None:
-    assert trainer(devices=2, strategy="ddp", rank_timeout=7).strategy._timeout.total_seconds() == 7  # type: ignore[attr-defined]
-    assert trainer(devices=2, strategy="ddp").strategy._timeout.total_seconds() == 600  # type: ignore[attr-defined]
+@pytest.mark.parametrize(("seconds", "meeting"), [(7.0, 600.0), (900.0, 900.0)])
+def test_ranks_have_time_to_meet(seconds: float, meeting: float) -> None:
+    made = trainer(devices=2, strategy="ddp", rank_timeout=seconds)
+    assert made.strategy._timeout.total_seconds() == meeting  # type: ignore[attr-defined]
 
 
 def test_consequences_are_told_from_causes() -> None:

@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -47,6 +48,7 @@ class Ranks(Callback):
         common: Any = distributed_c10d._get_default_store()
         store = distributed_c10d.PrefixStore(name_of(peers), common.clone())
         timeout = float(getattr(trainer, "rank_timeout", 600.0))
+        limit_waiting(timeout)
         self.watch = Watch(trainer.global_rank, peers, store, timeout, _say)
         torch.distributed.barrier()
         self.watch.start()
@@ -93,6 +95,13 @@ class Ranks(Callback):
         if self.watch is not None:
             self.watch.stop()
             self.watch = None
+
+
+def limit_waiting(seconds: float) -> None:
+    """Sets how long an exchange may take, in all groups of ranks: those of a device mesh have another limit."""
+    for group in list(distributed_c10d._world.pg_map):
+        with suppress(RuntimeError, ValueError, AttributeError):
+            distributed_c10d._set_pg_timeout(timedelta(seconds=seconds), group)
 
 
 _COUNT = itertools.count()
