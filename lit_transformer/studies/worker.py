@@ -125,6 +125,11 @@ def check_same(plan: Plan, cell: Cell, results: dict[str, Any], folder: Folder) 
             f"{folder.result(cell)}: {cell.name} was trained by another recipe than the study's now; "
             "name another --output, or delete this file"
         )
+    run = folder.run(cell)
+    if not known and results.get("begun") not in (None, plan.fingerprint(cell)) and _newest(run) is not None:
+        raise UserError(
+            f"{run}: was begun by another recipe than the study's now; name another --output, or delete this folder"
+        )
 
 
 class Worker:
@@ -156,6 +161,8 @@ class Worker:
         steps: dict[str, Any] = results["steps"]
         mark = self.plan.fingerprint(cell)
         if steps.get(TRAINED, {}).get("outcome") not in (DONE, DIVERGED):
+            results["begun"] = mark
+            self._write(cell, results)
             steps[TRAINED] = self._fitted(cell, TRAINED, self.plan.recipe(cell), None) | {"of": mark}
             results["recipe"] = _text(self.folder.run(cell) / "recipe.yaml")
             self._write(cell, results)
@@ -180,6 +187,7 @@ class Worker:
             "facts": facts,
             "versions": known.get("versions") or self.program.versions(),
             "recipe": known.get("recipe", ""),
+            "begun": known.get("begun"),
             "steps": known.get("steps", {}),
         }
 

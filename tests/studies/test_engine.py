@@ -2,9 +2,11 @@
 
 import csv
 import filecmp
+import json
 import os
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from lit_transformer.studies.report import write_report
 from lit_transformer.studies.results import COSTS, Results
 from lit_transformer.studies.search import run_search
 from lit_transformer.studies.tables import claims, troubles
-from lit_transformer.studies.worker import Folder
+from lit_transformer.studies.worker import Folder, check_same
 from tests.studies.fake import BASE, STUDY, Fake
 
 
@@ -76,6 +78,17 @@ def test_the_folder_of_another_study_is_refused(here: Path) -> None:
     other = Engine(Plan(read_study(["other.yaml"])), Folder("out"), Fake(), say=lambda line: None)
     with pytest.raises(UserError, match="out: is the folder of the study study; name another --output"):
         other.run()
+
+
+def test_a_half_trained_cell_of_another_recipe_is_not_gone_on_with(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = engine()
+    cell, results = study.plan.cells[0], study.folder.result(study.plan.cells[0])
+    results.parent.mkdir(parents=True)
+    for mark, checkpoint, refused in (("x", Path("c"), True), ("x", None, False), ("", Path("c"), False)):
+        results.write_text(json.dumps({"steps": {}, "begun": mark or study.plan.fingerprint(cell)}))
+        monkeypatch.setattr("lit_transformer.studies.worker._newest", lambda run, found=checkpoint: found)
+        with pytest.raises(UserError, match="was begun by another recipe") if refused else nullcontext():
+            check_same(study.plan, cell, study.folder.read(cell), study.folder)
 
 
 def test_the_report_is_rebuilt_bit_for_bit_from_the_results(here: Path) -> None:

@@ -123,6 +123,7 @@ def test_one_cell_of_a_job_array(here: Path, command: object) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_killed_and_started_again_it_says_the_same(finished: Path, here: Path) -> None:
     """SIGKILL to the study at several moments, SIGTERM once; then to the end."""
     words = [sys.executable, "-m", "lit_transformer", "study", "--config", "study.yaml", "--output", "out"]
