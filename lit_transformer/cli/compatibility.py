@@ -8,10 +8,11 @@ import torch
 
 from lit_transformer.dims import SizeError
 from lit_transformer.errors import UserError
-from lit_transformer.training import context_parallel
+from lit_transformer.training import context_parallel, expert_parallel
 from lit_transformer.training.callbacks.lora import LoRA
 from lit_transformer.training.context_parallel import ContextParallel
 from lit_transformer.training.ema import EMA
+from lit_transformer.training.expert_parallel import ExpertParallel
 from lit_transformer.training.float8 import Float8, check_hardware
 from lit_transformer.training.muon import Muon
 from lit_transformer.training.nonfinite import NonFinite
@@ -104,6 +105,8 @@ def check_strategy(
     devices = _count(trainer)
     if devices is not None:
         strategy.divide(devices)
+    if isinstance(strategy, ExpertParallel):
+        expert_parallel.check(network, devices)
     if isinstance(strategy, ContextParallel):
         context_parallel.check(network, tensor, data)
     elif tensor > 1:

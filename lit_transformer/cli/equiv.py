@@ -276,6 +276,7 @@ ZERO = "{class_path: ZeRO, stage: %d}"
 NAMES = (
     "accumulation", "packing", "recompute", "compile", "ddp 2", "fsdp2 2", "tensor parallel 2", "zero1 2", "zero2 2",
     "zero3 2", "context parallel 2",
+    "expert parallel 2",
 )  # fmt: skip
 
 
@@ -303,8 +304,14 @@ def _ways(recipe: dict[str, Any]) -> tuple[list[str], list[Arm]]:
         Arm("fsdp2 2", [*cut, *two, SHARDED % 1], 2, refusal),
         Arm("tensor parallel 2", [*two, SHARDED % 2], 2),
         *(Arm(f"zero{stage} 2", [*cut, *two, ZERO % stage], 2, refusal) for stage in (1, 2, 3)),
+        Arm("expert parallel 2", [*cut, *two, "ExpertParallel"], 2, refusal or _no_experts(recipe)),
         Arm("context parallel 2", [*two, "{class_path: ContextParallel, size: 2}"], 2),
     ]
+
+
+def _no_experts(recipe: dict[str, Any]) -> str:
+    has = "MixtureOfExperts" in json.dumps(recipe["model"], default=str)
+    return "" if has else "the recipe has no mixture of experts"
 
 
 def _recomputes(names: Sequence[str]) -> bool:

@@ -15,9 +15,10 @@ from lit_transformer.cli.main import main
 from tests.checkpoints import kills
 from tests.cli.conftest import RECIPE
 
-OVERLAYS = {"ddp": 2, "fsdp2": 2, "tensor_parallel": 1, "context_parallel": 1}
+OVERLAYS = {"ddp": 2, "fsdp2": 2, "tensor_parallel": 1, "context_parallel": 1, "expert_parallel": 2}
 """Each with the number of ranks that see different data."""
-LONG = ("context_parallel",)
+LONG = ("context_parallel", "expert_parallel")
+MIXTURE = ["--config", "overlays/feed_forward/mixture", "--model.network.layer.feed_forward.balance", "[]"]
 
 
 @pytest.fixture
@@ -71,6 +72,7 @@ def close(one: Path, other: Path) -> None:
 )
 def test_the_single_process_curve(strategy: str, folder: Path) -> None:
     options = ["fit", "--config", "tiny.yaml", "--trainer.gradient_clip_val", "0.5", "--trainer.max_steps", "4"]
+    options += MIXTURE if strategy == "expert_parallel" else []  # balanced, each rank's rows are by themselves
     assert command(1, *options, "--output", "alone") == [0]
     shared = ["--config", f"overlays/strategy/{strategy}", "--data.batch_size", str(8 // OVERLAYS[strategy])]
     assert command(2, *options, *shared, "--output", "shared") == [0, 0]
