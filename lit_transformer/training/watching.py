@@ -147,7 +147,10 @@ class Watch:
         """This rank failed by itself; what is the cause for all: that, or what another one was first with."""
         mine = Cause(self.rank, self.peers[self.rank].host, what, code, raised=True)
         self.stop()
-        self.cause = self._claim(mine) or mine
+        first = self._claim(mine)
+        if first is None and self.peers[0].host == mine.host and self.peers[0].state()[0] == "T":
+            self.peers[0].kill()  # it holds the store and is stopped: it would be left over
+        self.cause = first or mine
         self._await_readers(self.cause)
         return self.cause
 
@@ -300,6 +303,8 @@ def end(code: int) -> None:
     """Ends this process at once, and those that Lightning has started from it."""
     for process in launched:
         with_no_error(process.kill)
+    for stream in (sys.stdout, sys.stderr):
+        with_no_error(stream.flush)
     os._exit(code)
 
 

@@ -39,6 +39,7 @@ def test_ranks_have_time_to_meet(seconds: float, meeting: float) -> None:
 
 def test_consequences_are_told_from_causes() -> None:
     assert of_exchange(RuntimeError("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1"))
+    assert of_exchange(RuntimeError("Application timeout caused pair closure"))
     assert of_exchange(RankFailed(Cause(1, "b", "died")))
     assert not of_exchange(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not of_exchange(UserError("data.tokenizer: gloo is no tokenizer"))

@@ -1,5 +1,6 @@
 """A job on several ranks ends, and says why, when one of them is gone."""
 
+import atexit
 import itertools
 import json
 import logging
@@ -21,7 +22,7 @@ from lit_transformer.training import watching
 from lit_transformer.training.watching import Peer, RankFailed, Watch
 
 EXCHANGE = ("gloo", "Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "ProcessGroup",
-            "Timed out waiting", "Socket Timeout", "TCPStore", "watchdog")  # fmt: skip
+            "Timed out waiting", "pair closure", "Socket Timeout", "TCPStore", "watchdog")  # fmt: skip
 """What errors of an exchange with other ranks speak of, where their class does not tell."""
 
 # Lightning's own would kill this process, too, before anything could be said.
@@ -80,6 +81,8 @@ class Ranks(Callback):
                 failed = RankFailed(cause)
                 failed.quiet = watch.told or not watch.speaks(cause)
                 exception.consequence_of = failed  # type: ignore[attr-defined]
+                # A thread that waits in the store for a lost rank would abort the interpreter while it ends.
+                atexit.register(watching.end, failed.exit_code)
             return
         what, code = described(exception)
         cause = watch.failed(what, code)
