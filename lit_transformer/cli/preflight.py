@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lit_transformer.cli.options import OptionParser
 from lit_transformer.errors import EXIT_DONE, EnvironmentFault, UserError

@@ -21,7 +21,8 @@ SCRIPT = """\
 set -uo pipefail
 cd {folder}
 export OMP_NUM_THREADS="${{SLURM_CPUS_PER_TASK:-1}}"
-srun --cpus-per-task="$OMP_NUM_THREADS" {command} --output {output} --threads "$OMP_NUM_THREADS" --cell "$SLURM_ARRAY_TASK_ID"
+srun --cpus-per-task="$OMP_NUM_THREADS" \\
+    {command} --output {output} --threads "$OMP_NUM_THREADS" --cell "$SLURM_ARRAY_TASK_ID"
 code=$?
 # 75: stopped by a signal, everything saved.
 if [ "$code" -eq 75 ]; then
