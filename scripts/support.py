@@ -11,6 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "recipes" / "SUPPORT.md"
+DEVICES = ROOT / "scripts" / "devices.md"
+"""What ran on which devices, which no test of one machine can find out."""
 
 
 class Recorder:
@@ -93,7 +95,7 @@ def page(recorder: Recorder) -> str:
         lines += [f"A decoder takes {', '.join(wrapped)} inside `And([Causal, ...])` only: alone they show it the "
                   "tokens that it is to predict, which is refused.", ""]  # fmt: skip
     lines += [f"<sup>{i}</sup> {text}  " for i, text in enumerate(notes.texts, 1)]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join(lines).rstrip() + "\n\n" + DEVICES.read_text(encoding="utf-8")
 
 
 def main() -> int:

@@ -60,7 +60,7 @@ FAULTS = [
     pytest.param(
         "fsdp2", killed, "died without a word, killed or out of memory", 3, id="fsdp2-killed", marks=pytest.mark.slow
     ),
-    pytest.param("fsdp2", stopped, "its process is stopped", 3, id="fsdp2-stopped"),
+    pytest.param("fsdp2", stopped, "its process is stopped", 3, id="fsdp2-stopped", marks=pytest.mark.slow),
 ]
 
 

@@ -104,6 +104,7 @@ def preflight(hosts: Hosts, host: int, **environment: str):  # type: ignore[no-u
     return hosts.program(host, "preflight", *words, **environment)
 
 
+@pytest.mark.slow
 def test_a_preflight_names_the_host_that_does_not_answer(hosts: Hosts) -> None:
     begun = time.monotonic()
     alone = preflight(hosts, 0)

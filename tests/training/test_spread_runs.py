@@ -128,6 +128,7 @@ def test_a_rank_that_holds_the_others_up_is_named(
     assert found.Scalars("throughput/memory_peak_mb")[-1].value > 50
 
 
+@pytest.mark.slow
 @one_of(FSDP2, "fsdp2", TENSOR, "tensor_parallel")
 def test_averages_of_a_spread_network(strategy: list[str], folder: Path) -> None:
     options = ["--config", "tiny.yaml", "--trainer.callbacks+", "{class_path: EMA, decay: 0.9}"]
