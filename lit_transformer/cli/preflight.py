@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,7 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from lit_transformer.cli.options import OptionParser
-from lit_transformer.errors import EXIT_DONE, EnvironmentFault, UserError
+from lit_transformer.errors import EXIT_DONE, EXIT_ENVIRONMENT, EnvironmentFault, UserError
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
@@ -65,12 +66,36 @@ def run(argv: list[str]) -> int:
     begun = time.monotonic()
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # pages of frames, where one line says it
     place = place_of(os.environ, options.rank, options.hosts, options.address, options.port)
-    names = meet(place, begun + options.timeout)
+    guard = _guard(place, options.timeout)
+    try:
+        names = meet(place, begun + options.timeout)
+    finally:
+        guard.cancel()
     if place.rank == 0:
         seconds = time.monotonic() - begun
         print(f"preflight: {len(names)} of {len(names)} hosts answer, {seconds:.1f} s: {', '.join(names)}",
               file=sys.stderr)  # fmt: skip
     return EXIT_DONE
+
+
+def _guard(place: Place, timeout: float) -> threading.Timer:
+    """Ends the process at the timeout in any case: libraries of exchange may wait for what never comes."""
+
+    def end() -> None:
+        others = ", ".join(place.name(rank) for rank in range(place.count) if rank != place.rank)
+        print(f"lit-transformer: preflight: {socket.gethostname()} could exchange nothing with some of {others} within "
+              f"{timeout:g} s{_interface()}", file=sys.stderr, flush=True)  # fmt: skip
+        os._exit(EXIT_ENVIRONMENT)
+
+    timer = threading.Timer(timeout, end)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _interface() -> str:
+    name = os.environ.get("GLOO_SOCKET_IFNAME")
+    return f" over {name}" if name else "; name the network with GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME"
 
 
 def place_of(
@@ -183,11 +208,9 @@ def _exchange(store: "TCPStore", place: Place, names: list[str], deadline: float
         with suppress(RuntimeError):  # the first process has given up already
             done = [rank for rank in range(place.count) if store.check([f"done{rank}"])]
         silent = ", ".join(names[rank] for rank in range(place.count) if rank not in (place.rank, *done))
-        interface = os.environ.get("GLOO_SOCKET_IFNAME")
-        remedy = "" if interface else "; name the network with GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME"
         raise EnvironmentFault(
             f"preflight: {names[place.rank]} reached {place.address}, but could exchange nothing with {silent}"
-            f"{f' over {interface}' if interface else ''}{remedy}: {' '.join(str(error).split())[:160]}"
+            f"{_interface()}: {' '.join(str(error).split())[:160]}"
         ) from error
     if int(total) != place.count * (place.count + 1) // 2:
         raise EnvironmentFault(

@@ -126,4 +126,6 @@ def test_a_preflight_tries_the_network_that_training_will_use(hosts: Hosts) -> N
     # An interface that leads nowhere, as where a host's own name is an address of its own.
     wrong = [preflight(hosts, host, GLOO_SOCKET_IFNAME="lo") for host in (0, 1)]
     assert [each.wait(60) for each in wrong] == [3, 3], wrong[0].said + wrong[1].said
-    assert "host1 reached 10.77.0.1, but could exchange nothing with host0" in wrong[1].said
+    # Gloo says so itself, or is ended at the timeout.
+    assert "host1 " in wrong[1].said and "could exchange nothing with" in wrong[1].said
+    assert "host0" in wrong[1].said and "over lo" in wrong[1].said
