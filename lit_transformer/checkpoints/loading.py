@@ -13,6 +13,7 @@ from lit_transformer.checkpoints.parts import EMA
 from lit_transformer.checkpoints.reading import read
 from lit_transformer.errors import LitTransformerError, UserError
 from lit_transformer.networks.base import Network
+from lit_transformer.networks.parts import shape_of
 from lit_transformer.vocabulary import Vocabulary
 
 Weights = Literal["auto", "raw", "ema"]
@@ -174,8 +175,8 @@ def check_fit(wanted: Mapping[str, Any], values: Mapping[str, Any], source: str)
             raise UserError(f"{source}: has a weight {name}, for which this network has no place")
         if isinstance(wanted[name], Tensor) and not isinstance(values[name], Tensor):
             raise UserError(f"{source}: {name} is not a tensor")
-        if isinstance(wanted[name], Tensor) and wanted[name].shape != values[name].shape:
-            shapes = f"{tuple(values[name].shape)}, this network's {tuple(wanted[name].shape)}"
+        if isinstance(wanted[name], Tensor) and shape_of(wanted[name]) != values[name].shape:
+            shapes = f"{tuple(values[name].shape)}, this network's {tuple(shape_of(wanted[name]))}"
             raise UserError(f"{source}: the shape of {name} is {shapes}")
 
 

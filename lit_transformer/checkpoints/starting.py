@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_transformer.checkpoints.loading import Weights, network_weights
 from lit_transformer.errors import UserError
 from lit_transformer.networks.base import Network
+from lit_transformer.networks.parts import fill, named_state, shape_of, whole_of
 
 
 class Tokenizer(Protocol):
@@ -103,11 +104,11 @@ def start_from(
     """
     _check_tokens(path, checkpoint, tokenizer)
     values = network_weights(path, checkpoint, weights)
-    wanted, start = network.state_dict(), Start(path)
+    start = Start(path)
     first: dict[int, str] = {}
     used: set[str] = set()
-    for name, target in wanted.items():
-        shared = first.setdefault(target.data_ptr(), name) if target.numel() else name
+    for name, target in named_state(network):
+        shared = first.setdefault(id(target), name) if isinstance(target, nn.Parameter) else name
         source = next((each for each in _sources(name, network) if each in values), None)
         if shared != name:  # tied to a weight that was filled already
             used |= {source} if source is not None and _tied(source, shared, values, start) else set()
@@ -161,26 +162,29 @@ def _copy(
     checkpoint: Mapping[str, Any],
     network: Network,
 ) -> None:
-    if target.shape != value.shape:
+    wanted = shape_of(target)
+    if wanted != value.shape:
         before, now = checkpoint["vocabulary"]["size"], network.vocabulary.size
-        by_token = (value.shape[:1], target.shape[:1]) == ((before,), (now,))
+        by_token = (value.shape[:1], wanted[:1]) == ((before,), (now,))
         by_position = "position" in name
-        if value.shape[1:] != target.shape[1:] or not (by_token or by_position):
+        if value.shape[1:] != wanted[1:] or not (by_token or by_position):
             raise UserError(
-                f"--init_from {start.path}: {source} is {_shape(value)}, here it is {_shape(target)}; "
+                f"--init_from {start.path}: {source} is {_shape(value.shape)}, here it is {_shape(wanted)}; "
                 "use the sizes that it was trained with"
             )
-        rows = min(before, now) if by_token else min(value.shape[0], target.shape[0])
+        rows = min(before, now) if by_token else min(value.shape[0], wanted[0])
         what = "tokens" if by_token else "positions"
-        start.partly[name] = f"{rows} of {target.shape[0]} {what} loaded, the others are new"
-        target[:rows].copy_(value[:rows])
+        start.partly[name] = f"{rows} of {wanted[0]} {what} loaded, the others are new"
+        whole = whole_of(target)
+        whole[:rows].copy_(value[:rows])
+        fill(target, whole)
     else:
-        target.copy_(value)
+        fill(target, value)
     start.loaded[name] = source
 
 
-def _shape(tensor: Tensor) -> str:
-    return " x ".join(map(str, tensor.shape))
+def _shape(shape: torch.Size) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _check_tokens(path: Path, checkpoint: Mapping[str, Any], tokenizer: Tokenizer | None) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import timedelta
 from enum import Enum
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -190,7 +191,8 @@ def _fit(arguments: Arguments, resolution: Resolution, argv: list[str]) -> int:
                 announce(line)
         announce(f"run folder: {folder.path}")
         if origin is not None:
-            _load_weights(cli.model, origin, getattr(cli.datamodule, "tokenizer", None))
+            tokenizer = getattr(cli.datamodule, "tokenizer", None)
+            cli.model.on_built.append(partial(_load_weights, path=origin, tokenizer=tokenizer))
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=str(start) if start else None)
     return EXIT_DONE
 
@@ -249,14 +251,12 @@ def _origin(init_from: str | None) -> Path | None:
     return path
 
 
-def _load_weights(model: Any, path: Path, tokenizer: Any) -> None:
-    """Weights only, for a run of its own."""
+def _load_weights(network: Any, path: Path, tokenizer: Any) -> None:
+    """Weights only, for a run of its own, into a network that a strategy may have spread already."""
     from lit_transformer.checkpoints.reading import read
     from lit_transformer.checkpoints.starting import start_from
 
-    content = read(path)
-    model.configure_model()
-    for line in start_from(model.network, path, content, tokenizer).lines():
+    for line in start_from(network, path, read(path), tokenizer).lines():
         announce(line)
 
 

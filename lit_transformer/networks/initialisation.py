@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_transformer.blocks.linear import ResidualLinear
+from lit_transformer.networks.parts import is_sharded, keep_part, shape_of
 
 
 def generator_for(seed: int, name: str) -> torch.Generator:
@@ -90,7 +91,7 @@ def initialise(network: nn.Module, scheme: Initialisation, seed: int, n_layers: 
                 continue
             seen.add(id(parameter))
             generator = generator_for(seed, f"{path}.{name}")
-            whole = torch.empty(parameter.shape, dtype=parameter.dtype) if is_sharded(parameter) else parameter
+            whole = torch.empty(shape_of(parameter), dtype=parameter.dtype) if is_sharded(parameter) else parameter
             rule = getattr(module, "initialise_parameter", None)
             if rule is not None:
                 rule(name, whole, generator)
@@ -104,18 +105,3 @@ def initialise(network: nn.Module, scheme: Initialisation, seed: int, n_layers: 
         reset = getattr(module, "initialise_buffers", None)
         if reset is not None:
             reset()
-
-
-def is_sharded(parameter: Tensor) -> bool:
-    """Whether this process holds a part of it only (a DTensor)."""
-    return hasattr(parameter, "device_mesh")
-
-
-def keep_part(parameter: Tensor, whole: Tensor) -> None:
-    """Writes this process's part of ``whole``, which all of them have alike."""
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    assert isinstance(parameter, DTensor)
-    mesh, placements = parameter.device_mesh, parameter.placements
-    own = distribute_tensor(whole.to(parameter.device), mesh, placements, src_data_rank=None)
-    parameter.to_local().copy_(own.to_local())

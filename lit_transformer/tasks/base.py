@@ -3,9 +3,9 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.optim import AdamW
@@ -14,11 +14,12 @@ from lit_transformer.blocks.loss import ChunkedCrossEntropy, TokenLoss
 from lit_transformer.checkpoints.adapters import is_adapter, without_adapters
 from lit_transformer.checkpoints.loading import check_fit
 from lit_transformer.networks.base import Network, Output
+from lit_transformer.networks.parts import named_state
 from lit_transformer.training.callbacks.experts import ExpertBalance
 from lit_transformer.training.optimizers import OptimizerFactory, parameter_groups
 from lit_transformer.training.schedule_free import ScheduleFree
 from lit_transformer.training.schedules import Constant, ScheduledRate, ScheduleFactory
-from lit_transformer.training.strategy import Sharded, clip_by_norm, settle
+from lit_transformer.training.strategy import clip_by_norm, settle
 from lit_transformer.vocabulary import Vocabulary
 
 NetworkFactory = Callable[[Vocabulary], Network]
@@ -65,16 +66,12 @@ class Task(LightningModule):
         self._rate: ScheduledRate | None = None
 
     def configure_model(self) -> None:
-        """Builds the network, once; for a sharded strategy on the meta device, and then part by part."""
+        """Builds the network, once; a strategy that shards it builds it without memory, then part by part."""
         if hasattr(self, "network"):
             return
-        if self.device_mesh is None:
-            self.network = self._network_factory(self.vocabulary)
-        else:
-            with torch.device("meta"):
-                network = self._network_factory(self.vocabulary)
-            cast(Sharded, self.trainer.strategy).spread(self, network)
-            self.network = network
+        make = partial(self._network_factory, self.vocabulary)
+        build = None if self._trainer is None else getattr(self.trainer.strategy, "build", None)
+        self.network = make() if build is None else build(self, make)
         for each in self.on_built:
             each(self.network)
 
@@ -125,7 +122,7 @@ class Task(LightningModule):
         """Refuses weights of another network, in one line; folds in adapters, where this run has none."""
         if not any(map(is_adapter, self.state_dict())):
             checkpoint["state_dict"] = without_adapters(checkpoint["state_dict"])
-        check_fit(self.state_dict(), checkpoint["state_dict"], "the checkpoint")
+        check_fit(dict(named_state(self)), checkpoint["state_dict"], "the checkpoint")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what it takes to use the file alone: the recipe's model, the vocabulary and the tokenizer."""

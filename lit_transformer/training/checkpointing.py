@@ -10,8 +10,9 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from lit_transformer.checkpoints.writing import sweep
 from lit_transformer.errors import Diverged, Preempted, UserError
+from lit_transformer.networks.parts import local
 from lit_transformer.training.nonfinite import NonFinite
-from lit_transformer.training.run_state import at_step_boundary, find_callback, local
+from lit_transformer.training.run_state import at_step_boundary, find_callback
 from lit_transformer.training.signals import Signals
 
 

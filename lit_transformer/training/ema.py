@@ -11,7 +11,8 @@ from torch.distributed.fsdp import FSDPModule
 
 from lit_transformer.checkpoints.parts import EMA as KEY
 from lit_transformer.errors import UserError
-from lit_transformer.training.run_state import RunState, at_step_boundary, find_callback, local
+from lit_transformer.networks.parts import local
+from lit_transformer.training.run_state import RunState, at_step_boundary, find_callback
 from lit_transformer.training.signals import Signals
 
 

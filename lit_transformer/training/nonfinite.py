@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_transformer.errors import Diverged, UserError
-from lit_transformer.training.run_state import RunState, find_callback, local
+from lit_transformer.networks.parts import local
+from lit_transformer.training.run_state import RunState, find_callback
 
 log = logging.getLogger(__name__)
 

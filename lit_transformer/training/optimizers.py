@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lit_transformer.dims import SizeError
+from lit_transformer.networks.parts import shape_of
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 
@@ -43,9 +44,9 @@ def parameter_groups(network: nn.Module) -> ParameterGroups:
     """
     products = {id(m.weight) for m in network.modules() if isinstance(m, nn.Linear)}
     parameters = [p for p in network.parameters() if p.requires_grad]
-    matrices = [p for p in parameters if p.ndim >= 2 and id(p) in products]
-    embeddings = [p for p in parameters if p.ndim >= 2 and id(p) not in products]
-    vectors = [p for p in parameters if p.ndim < 2]
+    matrices = [p for p in parameters if len(shape_of(p)) >= 2 and id(p) in products]
+    embeddings = [p for p in parameters if len(shape_of(p)) >= 2 and id(p) not in products]
+    vectors = [p for p in parameters if len(shape_of(p)) < 2]
     groups: list[dict[str, Any]] = [
         {"params": matrices, "name": "matrices"},
         {"params": embeddings, "name": "embeddings"},

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from lit_transformer.networks.parts import local, shape_of, whole_of
+
 
 class Partitions:
     """What DeepSpeed's optimizers hold in flat pieces, by parameter.
@@ -37,7 +39,7 @@ class Partitions:
         found: Tensor | None = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
         if found is not None:
             return found.reshape(shape_of(parameter))
-        return gathered_copy(parameter)
+        return whole_of(parameter)
 
     def whole_weights(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """A state dict with whole tensors in the place of what DeepSpeed left of them; tied ones are one tensor."""
@@ -55,12 +57,20 @@ class Partitions:
         return result
 
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Sets the float32 weights that the optimizer keeps; the network's own are theirs, rounded, already."""
-        from deepspeed.utils import safe_set_full_fp32_param
+        """Sets the float32 weights that the optimizer keeps; the network's own are theirs, rounded, already.
+
+        Args:
+            weights: By parameter name, whole ones, or this rank's parts.
+        """
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_local_fp32_param
 
         for name, parameter in self.module.named_parameters():
-            if parameter.requires_grad:
+            if not parameter.requires_grad:
+                continue
+            if weights[name].shape == shape_of(parameter):
                 safe_set_full_fp32_param(parameter, weights[name].to(self.device))
+            else:
+                safe_set_local_fp32_param(parameter, weights[name].to(local(parameter).device))
 
     @property
     def device(self) -> torch.device:
@@ -167,18 +177,3 @@ class Partitions:
         if hasattr(parameter, "ds_id"):
             return int(self.optimizer.grad_position[self.optimizer.get_param_id(parameter)][0])
         return next(i for i, group in enumerate(self.groups) if any(p is parameter for p in group))
-
-
-def shape_of(parameter: Tensor) -> torch.Size:
-    """The shape of the whole parameter."""
-    return torch.Size(getattr(parameter, "ds_shape", parameter.shape))
-
-
-def gathered_copy(parameter: Parameter) -> Tensor:
-    """A copy of a whole parameter that DeepSpeed may have shared out; all ranks take part."""
-    if not hasattr(parameter, "ds_id"):
-        return parameter.detach().clone()
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters([parameter]):
-        return parameter.detach().clone()

@@ -25,13 +25,6 @@ def find_callback(trainer: Trainer, kind: type[C]) -> C | None:
     return next((callback for callback in trainer.callbacks if isinstance(callback, kind)), None)  # type: ignore[attr-defined]
 
 
-def local(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor that may be sharded; writing to it writes to the tensor."""
-    if hasattr(tensor, "ds_tensor"):  # DeepSpeed's ZeRO-3
-        return tensor.ds_tensor  # type: ignore[no-any-return]
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
-
-
 def at_step_boundary(trainer: Trainer) -> bool:
     """Whether the batch that just ended was the last of its accumulation window: the only place to save at.
 

@@ -1,6 +1,6 @@
 """Networks spread over devices in Lightning: FSDP2, tensor parallelism, or both, with checkpoints like any other's."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from lit_transformer.errors import UserError
 from lit_transformer.networks.base import Network
-from lit_transformer.networks.initialisation import is_sharded, keep_part
+from lit_transformer.networks.parts import fill, keep_part, named_state
 from lit_transformer.training.muon import Muon
 from lit_transformer.training.sharding import spread
 
@@ -77,6 +77,18 @@ class Sharded(ModelParallelStrategy):
             )
         return data
 
+    def build(self, task: Any, make: Callable[[], Network]) -> Network:
+        """Builds a network without memory, then spreads it.
+
+        Args:
+            task: Whose network it is.
+            make: Makes it.
+        """
+        with torch.device("meta"):
+            network = make()
+        self.spread(task, network)
+        return network
+
     def spread(self, task: Any, network: Network) -> None:
         """Spreads a network that lies on the meta device, and draws its weights.
 
@@ -128,11 +140,8 @@ class Sharded(ModelParallelStrategy):
         assert self.lightning_module is not None
         stored = checkpoint["state_dict"]
         with torch.no_grad():
-            for name, value in self.lightning_module.state_dict().items():
-                if is_sharded(value):
-                    keep_part(value, stored[name].to(value.dtype))
-                else:
-                    value.copy_(stored[name])
+            for name, value in named_state(self.lightning_module):
+                fill(value, stored[name])
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Keeps this rank's part of every moment."""

@@ -3,10 +3,10 @@
 import argparse
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.accelerators import CPUAccelerator
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_transformer.errors import UserError
+from lit_transformer.networks.base import Network
+from lit_transformer.networks.parts import fill, is_sharded, local, named_state
 from lit_transformer.training.partitions import Partitions
 
 WHOLE = ("Muon", "Adafactor", "LBFGS", "SparseAdam", "Adagrad")
@@ -25,9 +27,10 @@ WHOLE = ("Muon", "Adafactor", "LBFGS", "SparseAdam", "Adagrad")
 class ZeRO(DeepSpeedStrategy):
     """Shares out what a device would hold beside its work (Rajbhandari et al., 2020, arXiv:1910.02054), by DeepSpeed.
 
-    The network is built in full, from the seed and the names, then shared out. The optimizer is the recipe's own, on
-    the CPU too where its state is kept there. A checkpoint is one file with whole float32 tensors, the same as a single
-    process writes, so that a run goes on with another number of devices, or another strategy.
+    With stage 3 no device ever holds the whole network: each weight is drawn in full, one at a time, and shared out.
+    The optimizer is the recipe's own, on the CPU too where its state is kept there. A checkpoint is one file with whole
+    float32 tensors, the same as a single process writes, so that a run goes on with another number of devices, or
+    another strategy.
 
     Args:
         stage: What is shared out: 1: optimizer state; 2: gradients too; 3: weights too.
@@ -91,11 +94,28 @@ class ZeRO(DeepSpeedStrategy):
         self.set_world_ranks()
         self._init_deepspeed_distributed()
 
+    def build(self, task: Any, make: Callable[[], Network]) -> Network:
+        """Builds a network; with stage 3 without memory, then weight by weight: each is shared out once it is there.
+
+        Args:
+            task: Whose network it is.
+            make: Makes it.
+        """
+        if self.stage < 3:
+            return make()
+        with torch.device("meta"):
+            network = make()
+        self._init_config_if_needed()
+        share_out(network, self.root_device, self.config)
+        cast(Any, network).initialise(torch.initial_seed())
+        return network
+
     def setup(self, trainer: Any) -> None:
         """Hands the network to DeepSpeed, and gives it back the digits that a narrower type takes."""
         assert self.model is not None
         if self.precision_plugin.precision != "32-true":
-            self._masters = {name: p.detach().float().clone() for name, p in self.model.named_parameters()}
+            self._masters = {name: local(p).detach().float().clone() for name, p in self.model.named_parameters()}
+            narrow(self.model, cast(ZeROPrecision, self.precision_plugin)._desired_dtype)
         super().setup(trainer)
         if self.partitions is not None and self._masters:
             self.partitions.set_weights(self._masters)
@@ -145,7 +165,7 @@ class ZeRO(DeepSpeedStrategy):
 
     @contextmanager
     def model_sharded_context(self) -> Iterator[None]:
-        """Weights are drawn whole: sharing them out while a network is built would draw other ones."""
+        """Nothing: ``build`` shares weights out, and draws them by their names."""
         with nullcontext():
             yield
 
@@ -160,7 +180,7 @@ class ZeRO(DeepSpeedStrategy):
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:
-        """Weights are read into the whole network, which is shared out afterwards."""
+        """Weights are read before the optimizer takes its copy of them."""
         return False
 
     @property
@@ -191,9 +211,11 @@ class ZeRO(DeepSpeedStrategy):
         return content
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Into the whole network."""
+        """This rank's part of every weight, which are whole ones before they are shared out."""
         assert self.lightning_module is not None
-        self.lightning_module.load_state_dict(checkpoint["state_dict"], strict=strict)
+        with torch.no_grad():
+            for name, value in named_state(self.lightning_module):
+                fill(value, checkpoint["state_dict"][name])
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Keeps this rank's part of every moment."""
@@ -210,6 +232,41 @@ class ZeROPrecision(DeepSpeedPrecision):
         if not model.trainer.fit_loop._should_accumulate():
             self._after_closure(model, optimizer)
         return model.trainer.model.step(**kwargs)
+
+
+def share_out(network: nn.Module, device: torch.device, config: Any) -> None:
+    """Puts a part of each weight on this rank, for a network on the meta device; the weights are to be drawn then.
+
+    Args:
+        network: The network; its buffers get their memory, and no values.
+        device: Where weights are gathered.
+        config: DeepSpeed's, which says where the parts lie.
+    """
+    import deepspeed
+
+    known: dict[int, nn.Parameter] = {}
+    for module in list(network.modules()):
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if id(parameter) not in known:
+                whole = nn.Parameter(torch.zeros_like(parameter, device=device), parameter.requires_grad)
+                if known:
+                    next(iter(known.values())).convert_to_zero_parameters(param_list=[whole])  # type: ignore[attr-defined]
+                else:
+                    deepspeed.zero.Init(module=nn.ParameterList([whole]), config_dict_or_path=config)
+                known[id(parameter)] = whole
+            module.register_parameter(name, known[id(parameter)])
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            lasting = name not in module._non_persistent_buffers_set
+            module.register_buffer(name, torch.empty_like(buffer, device=device), persistent=lasting)
+
+
+def narrow(module: nn.Module, dtype: torch.dtype) -> None:
+    """Rounds what is shared out to the type that DeepSpeed computes in, as it does itself with whole weights."""
+    for parameter in module.parameters():
+        if is_sharded(parameter):
+            parameter.data = parameter.data.to(dtype)
+            part = local(parameter)
+            part.data = part.data.to(dtype)
 
 
 def check_optimizer(optimizer: Any) -> None:
