@@ -1,13 +1,19 @@
-"""How computing time grows with the length of the text, measured."""
+"""How computing time grows with the length of the text and the width of the network, measured."""
 
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lit_transformer.networks.base import Network
+
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+"""A part and what it is called with."""
 
 
 def clock_for(device: torch.device) -> Callable[[], float]:
@@ -40,10 +46,11 @@ def median_milliseconds(
 
 @torch.no_grad()
 def time_by_length(network: Network, lengths: Sequence[int], seconds: float = 0.3) -> dict[str, dict[int, float]]:
-    """Milliseconds that a network's first layer takes for one text, by length: ``attention`` and ``feed_forward``.
+    """Milliseconds that a network's first layer takes for one text, by length.
 
-    Attention's time is that of the score products and their use together with its projections; the network is called
-    with its own mask and kernel, and what the rest of it takes is measured by leaving attention's result out.
+    ``attention`` is the whole sublayer with its projections; ``scores`` the part of it between those: the products of
+    queries and keys, and the use of the weights; ``feed_forward`` the other sublayer. The network is called with its
+    own mask and kernel, the inputs of its parts are caught, and then the parts are called alone.
 
     Args:
         network: A network of one stack, in evaluation mode.
@@ -51,26 +58,53 @@ def time_by_length(network: Network, lengths: Sequence[int], seconds: float = 0.
         seconds: Time for each measurement.
     """
     device = next(network.parameters()).device
-    layers = network.stack.layers  # type: ignore[union-attr]
-    attention, feed_forward = layers[0].attention, layers[0].feed_forward  # type: ignore[index, union-attr]
-    found: dict[str, dict[int, float]] = {"attention": {}, "feed_forward": {}}
+    stack: Any = network.stack
+    layer = stack.layers[0]
+    parts = {"attention": layer.attention, "scores": stack.kernel, "feed_forward": layer.feed_forward}
+    found: dict[str, dict[int, float]] = {"attention": {}, "scores": {}, "feed_forward": {}}
     for length in lengths:
         tokens = torch.zeros(1, length, dtype=torch.long, device=device)
-        for name, module in (("attention", attention), ("feed_forward", feed_forward)):
-            found[name][length] = _module_time(network, module, tokens, seconds)
+        for name, part in parts.items():
+            call = _call_of(network, part, tokens)
+            if call is not None:
+                found[name][length] = median_milliseconds(partial(_result, call), clock_for(device), seconds)
+    return {name: times for name, times in found.items() if times}
+
+
+def time_by_size(
+    make: Callable[[int], Network], widths: Sequence[int], lengths: Sequence[int], seconds: float = 0.3
+) -> dict[str, dict[tuple[int, int], float]]:
+    """``time_by_length`` of networks of several widths, by (length, width): what ``exponents`` are fitted to.
+
+    Args:
+        make: A network of a width d_model, its heads all of one size: there are more of them in a wider network.
+        widths: Its widths.
+        lengths: Lengths of the text.
+        seconds: Time for each measurement.
+    """
+    found: dict[str, dict[tuple[int, int], float]] = {}
+    for width in widths:
+        for name, times in time_by_length(make(width).eval(), lengths, seconds).items():
+            found.setdefault(name, {}).update({(length, width): value for length, value in times.items()})
     return found
 
 
-def _module_time(network: nn.Module, module: nn.Module, tokens: Tensor, seconds: float) -> float:
-    """The time of one module within the network: its inputs are caught, then it is called alone."""
-    caught: list[tuple[tuple[object, ...], dict[str, object]]] = []
-    handle = module.register_forward_pre_hook(lambda _, args, kwargs: caught.append((args, kwargs)), with_kwargs=True)
+def _call_of(network: nn.Module, module: nn.Module, tokens: Tensor) -> Call | None:
+    """A module and the arguments that the network hands to it, if it does: not every attention takes the kernel."""
+    caught: list[Call] = []
+    handle = module.register_forward_pre_hook(
+        lambda _, args, kwargs: caught.append((module, args, kwargs)), with_kwargs=True
+    )
     try:
         network(tokens=tokens)
     finally:
         handle.remove()
-    args, kwargs = caught[0]
-    return median_milliseconds(lambda: _first(module(*args, **kwargs)), clock_for(tokens.device), seconds)
+    return caught[0] if caught else None
+
+
+def _result(call: Call) -> Tensor:
+    function, args, kwargs = call
+    return _first(function(*args, **kwargs))
 
 
 def _first(value: object) -> Tensor:
@@ -85,6 +119,14 @@ def exponent(times: Mapping[int, float]) -> float:
     mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
     over = sum((x - mean_x) ** 2 for x, _ in points)
     return float(sum((x - mean_x) * (y - mean_y) for x, y in points) / over)
+
+
+def exponents(times: Mapping[tuple[int, int], float]) -> tuple[float, float]:
+    """a and b of time = c x length^a x width^b, by least squares of logarithms; times by (length, width)."""
+    sizes = np.log(np.array(list(times), dtype=float))
+    columns = np.column_stack([np.ones(len(sizes)), sizes])
+    _, by_length, by_width = np.linalg.lstsq(columns, np.log(list(times.values())), rcond=None)[0]
+    return float(by_length), float(by_width)
 
 
 def crossover(first: Mapping[int, float], second: Mapping[int, float]) -> float | None:

@@ -120,11 +120,11 @@ def _check_zero(strategy: ZeRO, trainer: dict[str, Any], optimizer: Any, callbac
     if trainer.get("gradient_clip_algorithm") == "value" and trainer.get("gradient_clip_val"):
         raise UserError("trainer.gradient_clip_algorithm: ZeRO clips by norm only; take the key out, or use --config "
                         "overlays/strategy/ddp")  # fmt: skip
-    whole = strategy.stage < 3 and str(trainer.get("precision") or "32-true") in ("32", "32-true")
+    precision = str(trainer.get("precision") or "32-true")
     for callback in callbacks:
-        if isinstance(callback, EMA) and not whole:
-            raise UserError("trainer.callbacks: EMA averages whole float32 weights, which ZeRO-3, or another precision "
-                            "than 32-true, keeps in parts; use --config overlays/strategy/fsdp2")  # fmt: skip
+        if isinstance(callback, EMA) and precision not in ("32", "32-true"):
+            raise UserError(f"trainer.callbacks: EMA averages float32 weights, of which DeepSpeed keeps a rounded copy "
+                            f"in {precision}; use --config overlays/strategy/fsdp2")  # fmt: skip
         if isinstance(callback, LoRA) and strategy.stage == 3:
             raise UserError("trainer.callbacks: LoRA adds weights that ZeRO-3 would not spread; use --config "
                             "overlays/strategy/ddp, where adapters cost next to nothing")  # fmt: skip

@@ -23,28 +23,55 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
-def keep_part(parameter: Tensor, whole: Tensor) -> None:
-    """Writes this process's part of ``whole``, which all of them have alike."""
-    part = local(parameter)
+def held(parameter: Tensor) -> Tensor:
+    """What this process holds of a parameter: its part of DeepSpeed's, else the tensor itself, a DTensor too."""
+    return parameter.ds_tensor if hasattr(parameter, "ds_tensor") else parameter.detach()
+
+
+def hold(parameter: Tensor, value: Tensor) -> None:
+    """Writes what ``held`` returns; a whole copy that DeepSpeed left there is given back, and gathered anew."""
+    held(parameter).copy_(value)
+    if hasattr(parameter, "ds_tensor") and parameter.numel():
+        parameter.partition()  # type: ignore[attr-defined]
+
+
+def assembled(parameter: Tensor, part: Tensor) -> Tensor:
+    """The whole tensor of parts like those of a parameter; all ranks take part."""
+    if not hasattr(parameter, "ds_tensor"):
+        whole: Tensor = part.full_tensor() if hasattr(part, "full_tensor") else part
+        return whole
+    group = parameter.ds_process_group  # type: ignore[attr-defined]
+    mine = part.to(parameter.device)
+    parts = [torch.empty_like(mine) for _ in range(torch.distributed.get_world_size(group))]
+    torch.distributed.all_gather(parts, mine, group=group)
+    return torch.cat(parts)[: shape_of(parameter).numel()].reshape(shape_of(parameter))
+
+
+def cut(parameter: Tensor, whole: Tensor) -> Tensor:
+    """This process's part of ``whole``, which all of them have alike, as ``local`` holds the parameter's."""
     if hasattr(parameter, "ds_tensor"):
+        part = torch.zeros_like(local(parameter), dtype=whole.dtype)  # the last one is filled up
         there = part.numel() * torch.distributed.get_rank(parameter.ds_process_group)  # type: ignore[attr-defined]
-        size = max(0, min(part.numel(), whole.numel() - there))  # the last part is filled up
-        part[:size].copy_(whole.flatten()[there : there + size])
-        return
+        mine = whole.flatten()[there : there + part.numel()]
+        part[: mine.numel()].copy_(mine)
+        return part
+    if not hasattr(parameter, "device_mesh"):
+        return whole
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     assert isinstance(parameter, DTensor)
     mesh, placements = parameter.device_mesh, parameter.placements
-    own = distribute_tensor(whole.to(parameter.device), mesh, placements, src_data_rank=None)
-    part.copy_(own.to_local())
+    return distribute_tensor(whole.to(parameter.device), mesh, placements, src_data_rank=None).to_local()
+
+
+def keep_part(parameter: Tensor, whole: Tensor) -> None:
+    """Writes this process's part of ``whole``."""
+    local(parameter).copy_(cut(parameter, whole))
 
 
 def fill(tensor: Tensor, whole: Tensor) -> None:
     """Writes all that this process holds of a tensor, sharded or not."""
-    if is_sharded(tensor):
-        keep_part(tensor, whole.to(local(tensor).dtype))
-    else:
-        tensor.copy_(whole)
+    keep_part(tensor, whole.to(local(tensor).dtype))
 
 
 def named_state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -132,21 +132,33 @@ class DecodingProbe(Probe):
 
 @dataclass
 class ComplexityProbe(Probe):
-    """Milliseconds of attention and of the feed-forward by length, of one layer and one text, and fitted exponents.
+    """Milliseconds of attention, of its scores alone and of the feed-forward, of one layer and one text.
+
+    ``attention_ms/LENGTH`` and so on at the width of the network; ``attention_exponent`` is their growth with the
+    length. With more widths ``attention_length_exponent`` and ``attention_width_exponent``, fitted to all of them at
+    once: scores take length^2 x width operations, the feed-forward length x width^2. ``crossover`` is the length from
+    which on scores take longer.
 
     Args:
         lengths: Lengths of the text.
+        widths: Widths of networks like this one, with more heads of the same size in wider ones.
     """
 
     lengths: list[int] = field(default_factory=lambda: [64, 128, 256, 512, 1024])
+    widths: list[int] = field(default_factory=list)
 
     def __call__(self, task: Any, data: Any) -> dict[str, float]:
         """See the base class."""
-        from lit_transformer.analysis.complexity import crossover, exponent, time_by_length
+        from lit_transformer.analysis.complexity import crossover, exponent, exponents, time_by_length, time_by_size
 
         task.eval()
         times = time_by_length(task.network, self.lengths)
         found = {f"{name}_ms/{length}": value for name, each in times.items() for length, value in each.items()}
         found |= {f"{name}_exponent": exponent(each) for name, each in times.items()}
-        meeting = crossover(times["attention"], times["feed_forward"])
+        if self.widths:
+            for name, each in time_by_size(task.resized, self.widths, self.lengths).items():
+                by_length, by_width = exponents(each)
+                found |= {f"{name}_length_exponent": by_length, f"{name}_width_exponent": by_width}
+                found |= {f"{name}_ms_by_width/{width}": each[max(self.lengths), width] for width in self.widths}
+        meeting = crossover(times.get("scores", times["attention"]), times["feed_forward"])
         return found if meeting is None else {**found, "crossover": meeting}

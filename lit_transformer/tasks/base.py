@@ -2,9 +2,9 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
@@ -74,6 +74,21 @@ class Task(LightningModule):
         self.network = make() if build is None else build(self, make)
         for each in self.on_built:
             each(self.network)
+
+    def resized(self, d_model: int) -> Network:
+        """A network like the one of this task in another width, with fresh weights.
+
+        Heads keep their size, so that there are more of them in a wider one; hidden units grow in proportion.
+
+        Args:
+            d_model: The width.
+        """
+        dims = self.network.dims
+        part = d_model / dims.d_model
+        sizes = {name: getattr(dims, name) for name in ("n_heads", "n_kv_heads", "d_ff")}
+        scaled = {name: value and max(1, round(value * part)) for name, value in sizes.items()}
+        make = cast(Callable[..., Network], self._network_factory)
+        return make(self.vocabulary, dims=replace(dims, d_model=d_model, head_dim=dims.head_size, **scaled))
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None

@@ -11,7 +11,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from lit_transformer.checkpoints.parts import EMA as KEY
 from lit_transformer.errors import UserError
-from lit_transformer.networks.parts import local
+from lit_transformer.networks.parts import assembled, cut, fill, held, hold, local
 from lit_transformer.training.run_state import RunState, at_step_boundary, find_callback
 from lit_transformer.training.signals import Signals
 
@@ -43,21 +43,21 @@ class EMA(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the average at the weights, or where the checkpoint left it."""
         parameters = _trained(pl_module)
-        self.average = {name: p.detach().clone(memory_format=torch.preserve_format) for name, p in parameters.items()}
+        self.average = {name: held(p).clone(memory_format=torch.preserve_format) for name, p in parameters.items()}
         if self._loaded is not None:
-            self._fill(self._loaded)
+            self._fill(self._loaded, parameters)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What was loaded is in use."""
         self._loaded = None
 
-    def _fill(self, loaded: dict[str, Tensor]) -> None:
+    def _fill(self, loaded: dict[str, Tensor], parameters: dict[str, Tensor]) -> None:
         missing = self.average.keys() ^ loaded.keys()
         if missing:
             raise UserError(f"the checkpoint's average of the weights does not fit this network: {sorted(missing)[0]}")
         with torch.no_grad():
             for name, average in self.average.items():
-                _copy_full(average, loaded[name])
+                local(average).copy_(cut(parameters[name], loaded[name]))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -74,7 +74,7 @@ class EMA(Callback):
         with torch.no_grad():
             torch._foreach_lerp_(
                 [local(average) for average in self.average.values()],
-                [local(parameters[name].detach()) for name in self.average],
+                [local(held(parameters[name])) for name in self.average],
                 weight,
             )
         self.updates += 1
@@ -86,8 +86,8 @@ class EMA(Callback):
         self._raw_loss = None if trainer.sanity_checking else _validation_loss(trainer, pl_module)
         with torch.no_grad():
             for name, parameter in _trained(pl_module).items():
-                self._raw[name] = parameter.detach().clone()
-                parameter.copy_(self.average[name])
+                self._raw[name] = held(parameter).clone()
+                hold(parameter, self.average[name])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the loss of the raw weights, beside what the task logs of the average."""
@@ -99,7 +99,7 @@ class EMA(Callback):
         with torch.no_grad():
             for name, parameter in _trained(pl_module).items():
                 if name in self._raw:
-                    parameter.copy_(self._raw[name])
+                    hold(parameter, self._raw[name])
         self._raw = {}
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -110,15 +110,15 @@ class EMA(Callback):
         """Adds the average; the weights stay the raw ones, also in the middle of a validation."""
         if not self.average:
             return
-        aliases = _aliases(pl_module)
+        aliases, parameters = _aliases(pl_module), _trained(pl_module)
         for name, raw in self._raw.items():
             for alias in aliases[name]:
-                checkpoint["state_dict"][alias] = _full(raw)
+                checkpoint["state_dict"][alias] = assembled(parameters[name], raw)
         checkpoint[KEY] = {
             "step": self._step,
             "updates": self.updates,
             "decay": self.decay,
-            "weights": {name: _full(average) for name, average in self.average.items()},
+            "weights": {name: assembled(parameters[name], average) for name, average in self.average.items()},
             "aliases": {name: same for name, same in aliases.items() if len(same) > 1},
         }
 
@@ -130,12 +130,12 @@ class EMA(Callback):
         if trainer.state.fn == "fit":
             self.updates, self._step, self._loaded = state["updates"], state["step"], state["weights"]
             if self.average:  # a strategy that spreads the network reads checkpoints when the run has begun
-                self._fill(state["weights"])
+                self._fill(state["weights"], _trained(pl_module))
         else:
             with torch.no_grad():
                 for name, parameter in _trained(pl_module).items():
                     if name in state["weights"]:  # what was frozen in training has no average
-                        _copy_full(parameter, state["weights"][name])
+                        fill(parameter, state["weights"][name])
 
 
 def _validation_loss(trainer: Trainer, module: LightningModule) -> float | None:
@@ -172,17 +172,3 @@ def _aliases(module: LightningModule) -> dict[str, list[str]]:
     for name, p in module.named_parameters(remove_duplicate=False):
         names[first[id(p)]].append(name)
     return names
-
-
-def _full(tensor: Tensor) -> Tensor:
-    """The whole tensor, gathered where it is sharded."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-
-
-def _copy_full(target: Tensor, source: Tensor) -> None:
-    """Copies a whole tensor into a tensor that may be sharded."""
-    if hasattr(target, "device_mesh") and hasattr(target, "placements"):
-        from torch.distributed.tensor import distribute_tensor
-
-        source = distribute_tensor(source.to(target.device), target.device_mesh, target.placements)
-    target.copy_(source)

@@ -9,7 +9,8 @@ from torch.optim import Optimizer
 
 from lit_transformer.checkpoints.parts import EMA as KEY
 from lit_transformer.errors import UserError
-from lit_transformer.training.ema import EMA, _aliases, _full, _trained
+from lit_transformer.networks.parts import assembled
+from lit_transformer.training.ema import EMA, _aliases, _trained
 from lit_transformer.training.run_state import find_callback
 
 
@@ -65,15 +66,15 @@ class ScheduleFree(Callback):
         averages = _averages(trainer, pl_module, self._raw)
         if not averages:
             return
-        aliases = _aliases(pl_module)
+        aliases, parameters = _aliases(pl_module), _trained(pl_module)
         for name, raw in self._raw.items():
             for alias in aliases[name]:
-                checkpoint["state_dict"][alias] = _full(raw)
+                checkpoint["state_dict"][alias] = assembled(parameters[name], raw)
         checkpoint[KEY] = {
             "step": trainer.global_step,
             "updates": trainer.global_step,
             "decay": "schedule-free",
-            "weights": {name: _full(average) for name, average in averages.items()},
+            "weights": {name: assembled(parameters[name], average) for name, average in averages.items()},
             "aliases": {name: same for name, same in aliases.items() if len(same) > 1},
         }
 

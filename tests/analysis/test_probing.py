@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lit_transformer.analysis.complexity import crossover, exponent, time_by_length
+from lit_transformer.analysis.complexity import crossover, exponent, exponents, time_by_length, time_by_size
 from lit_transformer.analysis.probing import decoding_cost, gradient_norms, loss_by_position, shift_difference
 from lit_transformer.blocks import FIRE, ALiBi, CausalRelativeBias, NoPosition, RoPE, Sinusoidal, XPos
 from lit_transformer.dims import Dims
@@ -70,4 +70,17 @@ def test_exponents_and_crossover_of_known_curves() -> None:
     assert exponent(square) == pytest.approx(2) and exponent(line) == pytest.approx(1)
     assert crossover(square, line) == pytest.approx(200) and crossover(line, square) is None
     times = time_by_length(network(RoPE).float(), [8, 16], seconds=0.01)
+    assert set(times) == {"attention", "scores", "feed_forward"}
     assert all(value > 0 for each in times.values() for value in each.values())
+
+
+def test_exponents_of_length_and_width() -> None:
+    sizes = [(length, width) for length in (64, 128, 256) for width in (32, 64)]
+    assert exponents({(n, d): 3.0 * n**2 * d for n, d in sizes}) == pytest.approx((2, 1))
+    assert exponents({(n, d): 0.1 * n * d**2 for n, d in sizes}) == pytest.approx((1, 2))
+
+    def make(width: int) -> DecoderOnly:
+        return DecoderOnly(Vocabulary(11), Dims(d_model=width, n_layers=1, n_heads=width // 8, max_len=64))
+
+    times = time_by_size(make, [16, 32], [8, 16], seconds=0.01)
+    assert all(set(each) == {(8, 16), (16, 16), (8, 32), (16, 32)} for each in times.values())

@@ -52,18 +52,22 @@ def test_two_ranks_then_one_then_four(overlay: str, folder: Path) -> None:  # no
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("overlay", ["deepspeed_zero2", "deepspeed_zero3"])
 def test_the_files_of_a_run_are_converted_and_evaluated(
+    overlay: str,
     folder: Path,  # noqa: F811
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("deepspeed")
     options = ["fit", "--config", "tiny.yaml", "--trainer.max_steps", "2", "--data.batch_size", "4"]
     options += ["--trainer.callbacks+", "{class_path: EMA, decay: 0.5}"]
-    assert command(2, *options, "--config", "overlays/strategy/deepspeed_zero2", "--output", "shared") == [0, 0]
+    assert command(2, *options, "--config", f"overlays/strategy/{overlay}", "--output", "shared") == [0, 0]
     assert command(2, *options, "--config", "overlays/strategy/ddp", "--output", "ddp") == [0, 0]
     ours, theirs = (read(f"{name}/checkpoints/last.ckpt") for name in ("shared", "ddp"))
     for name, value in theirs["ema"]["weights"].items():
         assert (ours["ema"]["weights"][name] - value).abs().max() < 1e-5
+    assert losses(folder / "shared", "val/loss") == pytest.approx(losses(folder / "ddp", "val/loss"), rel=1e-5)
+    assert losses(folder / "shared", "val/raw_loss") == pytest.approx(losses(folder / "ddp", "val/raw_loss"), rel=1e-5)
     path = "shared/checkpoints/last.ckpt"
     hashes = set()
     for source, target in ((path, "a.safetensors"), (path, "parts"), ("parts", "b.safetensors")):
