@@ -5,7 +5,7 @@ import hashlib
 import os
 import sysconfig
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -189,7 +189,15 @@ class StdlibCorpus(Corpus):
 
     def contents(self, split: str) -> str:
         """Names and texts of the files."""
-        return digest("stdlib", *(part for document in self.read(split) for part in document))
+        return _library_contents(self.folder, split, self.validation_fraction)
+
+
+@lru_cache
+def _library_contents(folder: Path, split: str, fraction: float) -> str:
+    """Read once by a process: the library that is running does not change, and a study asks for each of its steps."""
+    corpus = StdlibCorpus(fraction)
+    corpus.folder = folder
+    return digest("stdlib", *(part for document in corpus.read(split) for part in document))
 
 
 def checked_fraction(fraction: float) -> float:
