@@ -214,12 +214,7 @@ class Series(StudyFigure):
         """See the base class."""
         lines: dict[str, list[Point]] = {arm: [] for arm in results.arms}
         for arm in results.arms:
-            at: dict[float, list[float]] = {}
-            for outcome in results.of(arm, setting):
-                for metric, value in outcome.step(self.step).get("metrics", {}).items():
-                    series, _, place = metric.rpartition("/")
-                    if series == self.name and value is not None:
-                        at.setdefault(float(place), []).append(float(value))
+            at = series_values(results, arm, setting, self.step, self.name)
             if at:
                 lines[arm] = [point(place, mean(at[place]), f"{arm}, {place:g}") for place in sorted(at)]
         axes = Axis(self.label, log=self.log_x), Axis(self.name, log=self.log_y)
@@ -259,6 +254,17 @@ class Heat(StudyFigure):
         label = f"{measure}" + (", colours by logarithm" if self.log else "")
         yield heat_chart(self.title or self.default_title, results.arms, columns, values, label,
                          lambda row, column: said[row, column], self.log)  # fmt: skip
+
+
+def series_values(results: "Results", arm: str, setting: "Setting", step: str, name: str) -> dict[float, list[float]]:
+    """The values of all seeds of a series that a step measured, by place."""
+    at: dict[float, list[float]] = {}
+    for outcome in results.of(arm, setting):
+        for metric, value in outcome.step(step).get("metrics", {}).items():
+            series, _, place = metric.rpartition("/")
+            if series == name and value is not None:
+                at.setdefault(float(place), []).append(float(value))
+    return at
 
 
 def fact_of(results: "Results", arm: str, setting: "Setting", fact: str) -> float | None:

@@ -14,7 +14,7 @@ from lit_transformer.recipe.reader import read_value
 from lit_transformer.recipe.resolve import Resolver
 from lit_transformer.recipe.suggest import hint
 from lit_transformer.recipe.tree import COMMAND_LINE, Mapping, Mark, Scalar, Sequence
-from lit_transformer.studies import cost_figures, probes  # noqa: F401  so that a study can name them
+from lit_transformer.studies import cost_figures, probes, together  # noqa: F401  so that a study can name them
 from lit_transformer.studies.claims import Claim
 from lit_transformer.studies.figures import StudyFigure
 from lit_transformer.studies.parts import TRAINED

@@ -1,0 +1,66 @@
+"""Several series of one arm in one picture, so that it shows where one overtakes another."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lit_transformer.analysis.chart import Axis, Chart, Point, line_chart
+from lit_transformer.studies.figures import StudyFigure, point, series_values, titled
+from lit_transformer.studies.statistics import mean
+
+if TYPE_CHECKING:
+    from lit_transformer.studies.results import Results
+
+
+@dataclass
+class Together(StudyFigure):
+    """Several series that a step measured of one arm, a line for each: milliseconds of a layer's parts by length.
+
+    Args:
+        title: Written above.
+        arm: The arm.
+        step: The step.
+        series: Names of the series, and how the legend calls them.
+        crossing: A measure whose mean is drawn as an upright line: where two of them cross.
+        label: What x is.
+        unit: What y is.
+        log_x: Whether the axis across goes by logarithm.
+        log_y: Whether the axis up does.
+    """
+
+    arm: str = ""
+    step: str = ""
+    series: dict[str, str] = field(default_factory=dict)
+    crossing: str = ""
+    label: str = ""
+    unit: str = ""
+    log_x: bool = False
+    log_y: bool = False
+
+    @property
+    def default_title(self) -> str:  # type: ignore[override]
+        """The series."""
+        return ", ".join(self.series.values())
+
+    def check(self, arms: Sequence[str], measures: Sequence[str], steps: Sequence[str]) -> None:
+        """See the base class."""
+        self._named([self.arm], arms, "arm")
+        self._named([self.step], steps, "step")
+        self._named([self.crossing] if self.crossing else [], measures, "measure")
+
+    def charts(self, results: "Results") -> Iterator[Chart]:
+        """See the base class."""
+        for setting in results.settings:
+            lines: dict[str, list[Point]] = {}
+            for name, words in self.series.items():
+                at = series_values(results, self.arm, setting, self.step, name)
+                lines[words] = [point(place, mean(at[place]), f"{words}, {place:g}") for place in sorted(at)]
+            heights = [p.y for points in lines.values() for p in points]
+            if not heights:
+                continue
+            found = results.mean(self.arm, setting, results.measure(self.crossing)) if self.crossing else None
+            if found is not None:
+                words = f"{self.crossing}: {found.value:.4g}"
+                lines[words] = [Point(found.value, y, note=words) for y in (min(heights), max(heights))]
+            axes = Axis(self.label, log=self.log_x), Axis(self.unit, log=self.log_y)
+            yield line_chart(titled(self.title or self.default_title, setting), lines, *axes)
