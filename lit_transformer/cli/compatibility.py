@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import LearningRateFinder
 
 from lit_transformer.dims import SizeError
 from lit_transformer.errors import UserError
@@ -121,10 +122,16 @@ def _check_zero(strategy: ZeRO, trainer: dict[str, Any], optimizer: Any, callbac
         raise UserError("trainer.gradient_clip_algorithm: ZeRO clips by norm only; take the key out, or use --config "
                         "overlays/strategy/ddp")  # fmt: skip
     precision = str(trainer.get("precision") or "32-true")
+    if precision.startswith("16"):
+        raise UserError(f"trainer.precision: is {precision}, where DeepSpeed scales losses unseen by what watches "
+                        "gradients; use --config overlays/bf16, or --config overlays/strategy/fsdp2")  # fmt: skip
     for callback in callbacks:
         if isinstance(callback, EMA) and precision not in ("32", "32-true"):
             raise UserError(f"trainer.callbacks: EMA averages float32 weights, of which DeepSpeed keeps a rounded copy "
                             f"in {precision}; use --config overlays/strategy/fsdp2")  # fmt: skip
+        if isinstance(callback, LearningRateFinder):
+            raise UserError("trainer.callbacks: LearningRateFinder cannot try rates with DeepSpeed; try them "
+                            "on one device, or with --config overlays/strategy/ddp")  # fmt: skip
         if isinstance(callback, LoRA) and strategy.stage == 3:
             raise UserError("trainer.callbacks: LoRA adds weights that ZeRO-3 would not spread; use --config "
                             "overlays/strategy/ddp, where adapters cost next to nothing")  # fmt: skip

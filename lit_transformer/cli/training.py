@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import timedelta
@@ -15,9 +15,11 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit_transformer.checkpoints.finding import find_newest, resolve
@@ -264,10 +266,14 @@ def _evaluate(arguments: Arguments, cli: TrainingCLI, checkpoint: Path | None) -
     path = str(checkpoint)
     if arguments.verb == "predict":
         batches = cli.trainer.predict(cli.model, datamodule=cli.datamodule, ckpt_path=path) or []
-        _write_lines(arguments.output, (row for batch in batches for row in _rows(batch)))
+        rows = _of_all_ranks([row for batch in batches for row in _rows(batch)], cli.trainer)
+        if cli.trainer.is_global_zero:
+            _write_lines(arguments.output, rows)
         return EXIT_DONE
-    for name, value in evaluated(cli, path).items():
-        print(f"{name} {value:.6g}")
+    found = evaluated(cli, path)
+    if cli.trainer.is_global_zero:
+        for name, value in found.items():
+            print(f"{name} {value:.6g}")
     return EXIT_DONE
 
 
@@ -282,7 +288,17 @@ def _rows(batch: Any) -> Iterator[Any]:
     yield from batch if isinstance(batch, list) else [batch]
 
 
-def _write_lines(output: str | None, rows: Iterator[Any]) -> None:
+def _of_all_ranks(rows: list[Any], trainer: LightningTrainer) -> list[Any]:
+    """The rows of all ranks by their number, each once: shards of one model have the same ones."""
+    if trainer.world_size == 1:
+        return rows
+    found: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(found, rows)
+    by_number = {row["id"]: row for part in found for row in part}
+    return [by_number[number] for number in sorted(by_number)]
+
+
+def _write_lines(output: str | None, rows: Iterable[Any]) -> None:
     """Predictions as JSON lines."""
     try:
         with open(output, "w", encoding="utf-8") if output else _standard_output() as file:

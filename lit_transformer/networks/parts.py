@@ -29,8 +29,13 @@ def held(parameter: Tensor) -> Tensor:
 
 
 def hold(parameter: Tensor, value: Tensor) -> None:
-    """Writes what ``held`` returns; a whole copy that DeepSpeed left there is given back, and gathered anew."""
+    """Writes what ``held`` returns."""
     held(parameter).copy_(value)
+    _release(parameter)
+
+
+def _release(parameter: Tensor) -> None:
+    """Gives back the whole copy that DeepSpeed has left, so that it is gathered anew from what was written."""
     if hasattr(parameter, "ds_tensor") and parameter.numel():
         parameter.partition()  # type: ignore[attr-defined]
 
@@ -67,6 +72,7 @@ def cut(parameter: Tensor, whole: Tensor) -> Tensor:
 def keep_part(parameter: Tensor, whole: Tensor) -> None:
     """Writes this process's part of ``whole``."""
     local(parameter).copy_(cut(parameter, whole))
+    _release(parameter)
 
 
 def fill(tensor: Tensor, whole: Tensor) -> None:

@@ -1,12 +1,12 @@
 """Classification: one label for a text or several."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import (
@@ -23,6 +23,7 @@ from lit_transformer.data.classification import Classes, ClassificationData
 from lit_transformer.dims import Dims
 from lit_transformer.errors import UserError
 from lit_transformer.networks import DepthScaled, Output, initialise
+from lit_transformer.networks.base import Network
 from lit_transformer.recipe.building import described
 from lit_transformer.tasks.base import NetworkFactory, Task
 from lit_transformer.tasks.class_weights import ClassWeights
@@ -88,6 +89,7 @@ class Classification(Task):
         """Builds network and label head, once."""
         super().configure_model()
         if not hasattr(self, "label_head"):
+            _leave_out_tokens_head(self.network)
             self.label_head = LabelHead(self.network.dims, len(self.classes.names), self._pooling, self._dropout)
             if not self.label_head.weight.is_meta:
                 initialise(self.label_head, DepthScaled(), torch.initial_seed(), self.network.dims.n_layers)
@@ -180,3 +182,11 @@ class Classification(Task):
                 f"({unlike[0]!r} is not in both); use the data that it was trained on"
             )
         super().on_load_checkpoint(checkpoint)
+
+
+def _leave_out_tokens_head(network: Network) -> None:
+    """What the head of the tokens has of its own is not trained here: DDP waits for gradients of all that is."""
+    others = {id(p) for name, part in network.named_children() if name != "head" for p in part.parameters()}
+    for parameter in cast(nn.Module, network.head).parameters():
+        if id(parameter) not in others:
+            parameter.requires_grad_(False)

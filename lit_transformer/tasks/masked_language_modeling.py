@@ -46,10 +46,13 @@ class MaskedLanguageModeling(TokenPrediction):
         """See the base class."""
         output = self(batch)
         keep = batch.targets != IGNORED
+        count = int(keep.sum())
+        if not count:
+            keep[0, 0] = True  # ZeRO-3 gathers the head's weights: all ranks call it, also one whose rows are padding
         hidden, targets = output.hidden[keep].unsqueeze(0), batch.targets[keep].unsqueeze(0)
-        if count := targets.numel():
-            nll = self.likelihood(hidden, output.head, targets)
-            right = (output.head(hidden).argmax(-1) == targets).double().mean()
+        nll = self.likelihood(hidden, output.head, targets)
+        right = (output.head(hidden).argmax(-1) == targets).double().mean()
+        if count:
             self.evaluated.update(nll.double() / count, count)
             self.guessed.update(right, count)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from lit_transformer.networks.parts import local, shape_of, whole_of
+from lit_transformer.networks.parts import assembled, local, shape_of, whole_of
 
 
 class Partitions:
@@ -25,6 +25,8 @@ class Partitions:
         self.module = module
         self.optimizer = optimizer
         self.groups = [list(group) for group in groups]
+        self.frozen: dict[str, Tensor] = {}
+        """By name float32 weights, or this rank's parts, of what is not trained, where the network's are rounded."""
 
     @property
     def base(self) -> torch.optim.Optimizer:
@@ -45,6 +47,9 @@ class Partitions:
         """A state dict with whole tensors in the place of what DeepSpeed left of them; tied ones are one tensor."""
         parameters = dict(self.module.named_parameters(remove_duplicate=False))
         done: dict[int, Tensor] = {}
+        for name, part in self.frozen.items():
+            owner = parameters[name]
+            done[id(owner)] = part if part.shape == shape_of(owner) else assembled(owner, part)
         result = {}
         for name, value in state.items():
             parameter = parameters.get(name)

@@ -104,8 +104,7 @@ class RunState(Callback):
             self._generators.restore(trainer.strategy.root_device)
         elif self._generators is None:
             # all processes were given one seed; those that see the same data, as shards of one model, keep it
-            ranks: dict[str, int] = trainer.distributed_sampler_kwargs or {}
-            Generators.part(ranks.get("rank", 0))
+            Generators.part((trainer.distributed_sampler_kwargs or {}).get("rank", 0))
         stored, self._stored_rate = self._stored_rate, None
         now = _rate(trainer)
         if stored is not None and now is not None and stored != now and trainer.is_global_zero:
@@ -164,6 +163,7 @@ class RunState(Callback):
             "clock": asdict(self.read_clock()),
             "schedules": schedules_of(checkpoint),
             "generators": _gathered(generators.to_plain(), trainer),
+            "replicas": _replicas(trainer),
             "accumulate_grad_batches": trainer.accumulate_grad_batches,
             "rate": _rate(trainer),
             "optimizers": _optimizers(trainer),
@@ -215,13 +215,25 @@ class RunState(Callback):
         self._stored_rate = None if rate is None else (str(rate[0]), float(rate[1]))
         generators = state["generators"]
         rank = trainer.global_rank
-        if len(generators) == trainer.world_size:
+        before = len(generators), state.get("replicas", len(generators))
+        now = trainer.world_size, _replicas(trainer)
+        if before == now:
             self._generators = Generators.from_plain(generators[rank])
         else:
-            # the order of samples does not depend on the number of ranks, dropout's draws do
+            # The order of samples does not depend on the number of ranks, dropout's draws do; and ranks that share a
+            # row must draw alike, which those that saw different rows did not.
             if trainer.is_global_zero:
-                say(f"resumed on {trainer.world_size} ranks instead of {len(generators)}: dropout draws anew")
+                say(f"resumed on {_ranks(*now)} instead of {_ranks(*before)}: dropout draws anew")
             self._generators = None
+
+
+def _replicas(trainer: Trainer) -> int:
+    """Groups of ranks that see different data."""
+    return int((trainer.distributed_sampler_kwargs or {}).get("num_replicas", trainer.world_size))
+
+
+def _ranks(number: int, replicas: int) -> str:
+    return f"{number} ranks" + (f" in {replicas} group{'s' * (replicas > 1)}" if replicas != number else "")
 
 
 def _check_loaders(checkpoint: dict[str, Any], clock: Clock) -> None:

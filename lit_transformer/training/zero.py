@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from lit_transformer.errors import UserError
 from lit_transformer.networks.base import Network
-from lit_transformer.networks.parts import fill, is_sharded, local, named_state
+from lit_transformer.networks.parts import cut, fill, is_sharded, local, named_state
 from lit_transformer.training.partitions import Partitions
 
 WHOLE = ("Muon", "Adafactor", "LBFGS", "SparseAdam", "Adagrad")
@@ -36,6 +36,7 @@ class ZeRO(DeepSpeedStrategy):
         stage: What is shared out: 1: optimizer state; 2: gradients too; 3: weights too.
         offload: What lies in the memory of the host: the optimizer state and its step, or with stage 3 all.
         bucket: Numbers that are sent at once.
+        keep_whole: With stage 3, weights of up to so many numbers stay on every device once they were gathered.
         process_group_backend: ``nccl``, ``gloo``; left out: what the device has.
     """
 
@@ -44,11 +45,13 @@ class ZeRO(DeepSpeedStrategy):
         stage: Literal[1, 2, 3] = 2,
         offload: Literal["nothing", "optimizer", "all"] = "nothing",
         bucket: int = 50_000_000,
+        keep_whole: int = 100_000,
         process_group_backend: str | None = None,
     ) -> None:
         zero: dict[str, Any] = {
             "stage": stage, "contiguous_gradients": True, "overlap_comm": True, "reduce_scatter": True,
             "allgather_bucket_size": bucket, "reduce_bucket_size": bucket,
+            "stage3_param_persistence_threshold": keep_whole,
         }  # fmt: skip
         if offload != "nothing":
             zero["offload_optimizer"] = {"device": "cpu", "pin_memory": False}
@@ -119,6 +122,11 @@ class ZeRO(DeepSpeedStrategy):
         super().setup(trainer)
         if self.partitions is not None and self._masters:
             self.partitions.set_weights(self._masters)
+            self.partitions.frozen = {
+                name: self._masters[name]
+                for name, p in self.partitions.module.named_parameters()
+                if not p.requires_grad
+            }
         self._masters = {}
 
     def init_deepspeed(self) -> None:
@@ -216,6 +224,9 @@ class ZeRO(DeepSpeedStrategy):
         with torch.no_grad():
             for name, value in named_state(self.lightning_module):
                 fill(value, checkpoint["state_dict"][name])
+            if self.partitions is not None:  # who tries learning rates comes back in the middle of a run
+                parameters = self.lightning_module.named_parameters()
+                self.partitions.set_weights({name: cut(p, checkpoint["state_dict"][name]) for name, p in parameters})
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Keeps this rank's part of every moment."""

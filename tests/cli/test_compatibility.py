@@ -59,6 +59,9 @@ def _without_deepspeed(find: Any) -> Any:
 @pytest.mark.parametrize(("words", "line"), [
     (["--config", "overlays/strategy/deepspeed_zero2", "--model.optimizer", "Muon"], "Muon needs whole matrices"),
     (["--config", "overlays/strategy/deepspeed_zero1", "--model.optimizer", "torch.optim.Adafactor"], "Adafactor needs"),
+    (["--config", "overlays/strategy/deepspeed_zero2", "--trainer.callbacks+",
+      "lightning.pytorch.callbacks.LearningRateFinder"], "LearningRateFinder cannot try rates"),
+    (["--config", "overlays/strategy/deepspeed_zero2", "--config", "overlays/fp16"], "DeepSpeed scales losses"),
     (["--config", "overlays/strategy/deepspeed_zero2", "--config", "overlays/bf16", "--trainer.callbacks+", "EMA"],
      "EMA averages float32"),
     (["--config", "overlays/strategy/deepspeed_zero2", "--trainer.callbacks+", "{class_path: NonFinite, max_skipped: 2}"],

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from lit_transformer.checkpoints import read
 from lit_transformer.cli.main import main
@@ -11,6 +12,8 @@ from lit_transformer.cli.processes import run_command
 from tests.training.test_sharded_runs import close, command, folder, losses  # noqa: F401 folder is a fixture
 
 OVERLAYS = ("deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3", "deepspeed_zero3_offload")
+SHARED_OUT = ["--trainer.strategy.keep_whole", "0"]
+"""Small as they are, weights are given back after each use, as those of a large network."""
 
 
 @pytest.mark.slow
@@ -21,7 +24,7 @@ def test_the_single_process_curve(overlay: str, folder: Path) -> None:  # noqa: 
     options += ["--trainer.accumulate_grad_batches", "2"]
     alone = ["--data.batch_size", "4"]
     assert command(1, *options, *alone, "--trainer.max_steps", "4", "--output", "alone") == [0]
-    shared = ["--config", f"overlays/strategy/{overlay}", "--data.batch_size", "2"]
+    shared = ["--config", f"overlays/strategy/{overlay}", *SHARED_OUT, "--data.batch_size", "2"]
     assert command(2, *options, *shared, "--trainer.max_steps", "4", "--output", "shared") == [0, 0]
     assert losses(folder / "shared") == pytest.approx(losses(folder / "alone"), rel=1e-5)
     assert losses(folder / "shared", "val/loss") == pytest.approx(losses(folder / "alone", "val/loss"), rel=1e-5)
@@ -61,7 +64,8 @@ def test_the_files_of_a_run_are_converted_and_evaluated(
     pytest.importorskip("deepspeed")
     options = ["fit", "--config", "tiny.yaml", "--trainer.max_steps", "2", "--data.batch_size", "4"]
     options += ["--trainer.callbacks+", "{class_path: EMA, decay: 0.5}"]
-    assert command(2, *options, "--config", f"overlays/strategy/{overlay}", "--output", "shared") == [0, 0]
+    shared = ["--config", f"overlays/strategy/{overlay}", *SHARED_OUT]
+    assert command(2, *options, *shared, "--output", "shared") == [0, 0]
     assert command(2, *options, "--config", "overlays/strategy/ddp", "--output", "ddp") == [0, 0]
     ours, theirs = (read(f"{name}/checkpoints/last.ckpt") for name in ("shared", "ddp"))
     for name, value in theirs["ema"]["weights"].items():
@@ -79,6 +83,20 @@ def test_the_files_of_a_run_are_converted_and_evaluated(
     for overlay in ("deepspeed_zero2", "deepspeed_zero3"):
         done = run_command([*check, "--config", f"overlays/strategy/{overlay}"], 2)
         assert done.code == 0, done.said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", ["deepspeed_zero2", "deepspeed_zero3"])
+def test_what_is_frozen_keeps_its_digits(overlay: str, folder: Path) -> None:  # noqa: F811
+    pytest.importorskip("deepspeed")
+    options = ["fit", "--config", "tiny.yaml", "--trainer.max_steps", "2", "--data.batch_size", "4"]
+    options += ["--trainer.callbacks+", "{class_path: Freeze, parts: [embedding]}"]
+    assert command(1, *options, "--output", "alone") == [0]
+    shared = ["--config", f"overlays/strategy/{overlay}", "--config", "overlays/bf16", *SHARED_OUT]
+    assert command(2, *options, *shared, "--output", "shared") == [0, 0]
+    one, two = (read(f"{name}/checkpoints/last.ckpt")["state_dict"] for name in ("alone", "shared"))
+    frozen = [name for name in one if "embedding" in name]
+    assert frozen and all(torch.equal(one[name], two[name]) for name in frozen)
 
 
 def _close(folder: Path) -> None:  # noqa: F811
