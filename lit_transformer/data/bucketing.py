@@ -65,6 +65,18 @@ class TokenBudget:
         self.multiple = multiple
         self.rows = rows
 
+    def together(self, ranks: int) -> int:
+        """How many training batches so many ranks read at a time."""
+        return ranks
+
+    def own(self, batches: list[Ints], share: Share) -> Ints:
+        """What a rank reads of the batches that are read at a time."""
+        return batches[share.rank]
+
+    def dealt(self, lengths: Ints, ranks: int) -> list[Ints]:
+        """The batches that so many ranks share in evaluation; see ``cut``."""
+        return self.cut(lengths, seeded(0), ranks)
+
     def padded(self, lengths: Ints) -> Ints:
         """Lengths as they stand in a batch."""
         return -(-lengths // self.multiple) * self.multiple
@@ -116,13 +128,46 @@ class TokenBudget:
         return 1 - int(lengths.sum()) / max(1, places)
 
 
+class BudgetAcrossDevices(TokenBudget):
+    """A budget of all devices that see different data together: each batch is cut as for one device and its rows are
+    dealt out, the first to the first device, the second to the second, ...
+
+    The same updates on any number of devices, where a ``TokenBudget`` is of each device. Where rows do not come out
+    even, some devices get a row of padding: keep the budget at many rows for each.
+
+    Args:
+        tokens: Most tokens of a batch on all ranks, padding included; of pairs, sources and targets together.
+        multiple: Lengths are rounded up to a multiple of this many tokens.
+        rows: Most rows of a batch on all ranks; left out: no limit.
+    """
+
+    def together(self, ranks: int) -> int:
+        """See the base class."""
+        return 1
+
+    def own(self, batches: list[Ints], share: Share) -> Ints:
+        """See the base class."""
+        return dealt_out(batches[0], share)
+
+    def dealt(self, lengths: Ints, ranks: int) -> list[Ints]:
+        """See the base class."""
+        return self.cut(lengths, seeded(0))
+
+
+def dealt_out(batch: Ints, share: Share) -> Ints:
+    """This rank's rows of a batch, as many as every other's; the last may be padding (-1)."""
+    ranks = share.world_size
+    even = np.concatenate([batch, np.full(-len(batch) % ranks, PADDING, dtype=np.int64)])
+    return even[share.rank :: ranks]
+
+
 class BucketedLoader(EndlessLoader):
     """Training batches of rows of unlike length, without end.
 
     A pass over the rows is cut into batches, which come in a random order; the very first batch of a run is its
     largest, so that memory trouble shows at once. Which rows are in the batch at an index of a pass is a pure function
-    of (seed, pass, index): ranks deal the batches out among themselves. An epoch of the Trainer is as many whole
-    windows as the first pass holds.
+    of (seed, pass, index): ranks deal the batches out among themselves, or the rows of each (``budget.own``). An epoch
+    of the Trainer is as many whole windows as the first pass holds.
 
     What the base class calls a sample is a batch here; ``rows_seen`` counts as the run's clock does.
 
@@ -176,6 +221,11 @@ class BucketedLoader(EndlessLoader):
         logging.getLogger("lit_transformer.run").info(message)
 
     @property
+    def global_batch(self) -> int:
+        """Number of batches that all ranks read at a time."""
+        return self.budget.together(self.share.world_size)
+
+    @property
     def epoch_windows(self) -> int:
         """The first pass, rounded down."""
         return max(1, self.batches // self.window)
@@ -202,14 +252,18 @@ class BucketedLoader(EndlessLoader):
                 self._passes.append((number, first))
         return number * len(self.rows) + self.plan(number)[batch - first]
 
+    def own(self, batches: list[Ints]) -> Ints:
+        """What this rank reads of the batches that are read at a time."""
+        return self.budget.own(batches, self.share)
+
     def _wanted(self, first: int, end: int) -> Iterator[tuple[Ints, int | None]]:
         start = self._epoch_start + (first - self._epoch_start) // self.window * self.window
         for window_start in range(start, end, self.window):
             window = [self.ids(batch) for batch in range(window_start, window_start + self.window)]
             tokens = sum(int(self.rows.target_counts(ids).sum()) for ids in window)
-            for at in range(0, self.window, self.share.world_size):
+            for at in range(0, self.window, self.global_batch):
                 if window_start + at >= first:
-                    yield window[at + self.share.rank], tokens
+                    yield self.own(window[at : at + self.global_batch]), tokens
 
     def state_dict(self) -> dict[str, Any]:
         """The number of batches, and the pass that the window under way begins in."""
@@ -242,12 +296,8 @@ class RowEvaluationLoader:
     def __init__(self, rows: RowBatches, budget: TokenBudget, share: Share = ALONE, num_workers: int = 0) -> None:
         self.rows = rows
         self.num_workers = num_workers
-        ranks = share.world_size
-        self.ids: list[Ints] = []
+        self.ids = [dealt_out(batch, share) for batch in budget.dealt(rows.lengths(0), share.world_size)]
         """The rows of each batch of this rank."""
-        for batch in budget.cut(rows.lengths(0), seeded(0), ranks):
-            even = np.concatenate([batch, np.full(-len(batch) % ranks, PADDING, dtype=np.int64)])
-            self.ids.append(even[share.rank :: ranks])
 
     def __len__(self) -> int:
         return len(self.ids)

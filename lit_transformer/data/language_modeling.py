@@ -4,13 +4,13 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-from lightning.pytorch import LightningDataModule
-
 # The parts that are not named here are imported so that a recipe can name them by their short names.
 from lit_transformer.data import files, hub, subwords  # noqa: F401
+from lit_transformer.data.batch_size import AcrossDevices, rows_on_each
 from lit_transformer.data.cache import Cache
 from lit_transformer.data.corpora import Corpus
-from lit_transformer.data.loaders import EndlessLoader, EvaluationLoader, Share, TrainLoader
+from lit_transformer.data.loaders import EndlessLoader, EvaluationLoader, TrainLoader
+from lit_transformer.data.module import SharedData
 from lit_transformer.data.packing import BlockGrid, EvaluationGrid, FixedGrid, PackedBlocks, ShiftedGrid
 from lit_transformer.data.streaming import BlockStream, StreamLoader
 from lit_transformer.data.token_file import Statistics, TokenFile, prepared_tokenizer, prepared_tokens
@@ -19,7 +19,7 @@ from lit_transformer.errors import UserError
 from lit_transformer.vocabulary import Vocabulary
 
 
-class LanguageModelingData(LightningDataModule):
+class LanguageModelingData(SharedData):
     """Text for predicting the next token: documents of a corpus, tokenised once and packed into blocks.
 
     A streaming corpus is tokenised while training and never stored; only its tokenizer (trained on one pass) and its
@@ -34,7 +34,7 @@ class LanguageModelingData(LightningDataModule):
         corpus: Where the documents come from.
         tokenizer: How text becomes tokens.
         block_size: Number T of tokens in a block; the network's ``max_len`` where that is left out.
-        batch_size: Number of blocks in a batch, on each rank, in training and evaluation.
+        batch_size: Number of blocks in a batch, in training and evaluation: on each rank, or ``AcrossDevices``.
         grid: Where blocks are cut: ``ShiftedGrid`` cuts at other places in each epoch, ``FixedGrid`` at the same.
         seed: Decides the order of the samples, together with their number alone.
         num_workers: Number of worker processes; 0 reads in the training process: enough for packed tokens.
@@ -48,7 +48,7 @@ class LanguageModelingData(LightningDataModule):
         corpus: Corpus,
         tokenizer: TokenizerKind,
         block_size: int = 256,
-        batch_size: int = 32,
+        batch_size: int | AcrossDevices = 32,
         grid: Callable[[int], BlockGrid] = ShiftedGrid,
         seed: int = 0,
         num_workers: int = 0,
@@ -58,7 +58,7 @@ class LanguageModelingData(LightningDataModule):
         super().__init__()
         for name, value, least in (
             ("block_size", block_size, 1),
-            ("batch_size", batch_size, 1),
+            ("batch_size", rows_on_each(batch_size, 1), 1),
             ("seed", seed, 0),
             ("num_workers", num_workers, 0),
         ):
@@ -107,12 +107,14 @@ class LanguageModelingData(LightningDataModule):
     def train_dataloader(self) -> Any:
         """Blocks in a random order without end; of a stream, in its order."""
         loader: EndlessLoader
+        share = self._share()
+        rows = rows_on_each(self.batch_size, share.world_size)
         if self.corpus.streaming:
             stream = BlockStream(self.corpus, self.tokenizer, self.block_size, self.seed)
-            loader = StreamLoader(stream, self.batch_size, self._share())
+            loader = StreamLoader(stream, rows, share)
         else:
             blocks = self.blocks("train", self.grid)
-            loader = TrainLoader(blocks, self.batch_size, self.seed, self._share(), self.num_workers)
+            loader = TrainLoader(blocks, rows, self.seed, share, self.num_workers)
         loader.on_new_epoch = self._restart_epoch
         return loader
 
@@ -130,7 +132,8 @@ class LanguageModelingData(LightningDataModule):
 
     def _evaluation(self, split: str) -> EvaluationLoader:
         blocks = self.blocks(split, self.evaluation_grid)
-        return EvaluationLoader(blocks, self.batch_size, self._share(), self.num_workers)
+        share = self._share()
+        return EvaluationLoader(blocks, rows_on_each(self.batch_size, share.world_size), share, self.num_workers)
 
     def blocks(self, split: str, grid: BlockGrid) -> PackedBlocks:
         """The samples of a split."""
@@ -141,17 +144,3 @@ class LanguageModelingData(LightningDataModule):
         """The token written on padding."""
         pad = self.tokenizer.special_id("pad")
         return 0 if pad is None else pad
-
-    def _restart_epoch(self) -> None:
-        """The Trainer begins an epoch too; it would count on from the batches of the old one and step amid a window."""
-        if self.trainer is not None:
-            progress = self.trainer.fit_loop.epoch_loop.batch_progress
-            progress.current.reset()
-            if progress.total.completed < progress.total.ready:
-                progress.current.completed = -1  # the Trainer still counts the batch that the checkpoint was written at
-
-    def _share(self) -> Share:
-        if self.trainer is None:
-            return Share()
-        ranks = self.trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
-        return Share(ranks["rank"], ranks["num_replicas"], self.trainer.accumulate_grad_batches)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from lit_transformer.data.batch import PADDING, LanguageBatch
+from lit_transformer.data.batch_size import AcrossDevices
 from lit_transformer.data.corpora import Corpus
 from lit_transformer.data.language_modeling import LanguageModelingData
 from lit_transformer.data.masking import Flags, Symbols, TokenMasking
@@ -78,7 +79,7 @@ class MaskedLanguageModelingData(LanguageModelingData):
         corpus: Where the documents come from; not a stream.
         tokenizer: How text becomes tokens; it needs a mask token.
         block_size: Number T of tokens in a block; the network's ``max_len`` where that is left out.
-        batch_size: Number of blocks in a batch, on each rank, in training and evaluation.
+        batch_size: Number of blocks in a batch, in training and evaluation: on each rank, or ``AcrossDevices``.
         grid: Where blocks are cut: ``ShiftedGrid`` cuts at other places in each epoch, ``FixedGrid`` at the same.
         seed: Decides the order of the samples and what is hidden.
         num_workers: Number of worker processes; 0 reads in the training process.
@@ -91,7 +92,7 @@ class MaskedLanguageModelingData(LanguageModelingData):
         corpus: Corpus,
         tokenizer: TokenizerKind,
         block_size: int = 256,
-        batch_size: int = 32,
+        batch_size: int | AcrossDevices = 32,
         grid: Callable[[int], BlockGrid] = ShiftedGrid,
         seed: int = 0,
         num_workers: int = 0,

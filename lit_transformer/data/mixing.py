@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from lit_transformer.data.batch import LanguageBatch
+from lit_transformer.data.batch_size import AcrossDevices
 from lit_transformer.data.corpora import Corpus, Document, digest
 from lit_transformer.data.language_modeling import LanguageModelingData
 from lit_transformer.data.loaders import SampleOrder
@@ -161,7 +162,7 @@ class MixedLanguageModelingData(LanguageModelingData):
         corpus: The corpora and their weights.
         tokenizer: How text becomes tokens; trained on all of them.
         block_size: Number T of tokens in a block; the network's ``max_len`` where that is left out.
-        batch_size: Number of blocks in a batch, on each rank, in training and evaluation.
+        batch_size: Number of blocks in a batch, in training and evaluation: on each rank, or ``AcrossDevices``.
         grid: Where blocks are cut: ``ShiftedGrid`` cuts at other places in each epoch, ``FixedGrid`` at the same.
         seed: Decides the order of the samples, together with their number alone.
         num_workers: Number of worker processes; 0 reads in the training process: enough for packed tokens.
@@ -176,7 +177,7 @@ class MixedLanguageModelingData(LanguageModelingData):
         corpus: MixedCorpus,
         tokenizer: TokenizerKind,
         block_size: int = 256,
-        batch_size: int = 32,
+        batch_size: int | AcrossDevices = 32,
         grid: Callable[[int], BlockGrid] = ShiftedGrid,
         seed: int = 0,
         num_workers: int = 0,

@@ -2,15 +2,13 @@
 
 from typing import Any
 
-from lightning.pytorch import LightningDataModule
-
 from lit_transformer.data.bucketing import BucketedLoader, RowBatches, RowEvaluationLoader, TokenBudget
 from lit_transformer.data.cache import Cache
-from lit_transformer.data.loaders import Share
+from lit_transformer.data.module import SharedData
 from lit_transformer.errors import UserError
 
 
-class RowData(LightningDataModule):
+class RowData(SharedData):
     """Base of the DataModules over rows; a subclass has a ``corpus`` and writes ``rows``.
 
     Args:
@@ -72,17 +70,3 @@ class RowData(LightningDataModule):
 
     def _evaluation(self, split: str) -> RowEvaluationLoader:
         return RowEvaluationLoader(self.rows(split, False), self.batches, self._share(), self.num_workers)
-
-    def _restart_epoch(self) -> None:
-        """The Trainer begins an epoch too; it would count on from the batches of the old one and step amid a window."""
-        if self.trainer is not None:
-            progress = self.trainer.fit_loop.epoch_loop.batch_progress
-            progress.current.reset()
-            if progress.total.completed < progress.total.ready:
-                progress.current.completed = -1  # the Trainer still counts the batch that the checkpoint was written at
-
-    def _share(self) -> Share:
-        if self.trainer is None:
-            return Share()
-        ranks = self.trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
-        return Share(ranks["rank"], ranks["num_replicas"], self.trainer.accumulate_grad_batches)

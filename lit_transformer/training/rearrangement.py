@@ -112,7 +112,19 @@ class CutBatches(Rearrangement):
 
 
 class CutLoader(BucketedLoader):
-    """Batches of the base class in two parts each, one behind the other; a single row is joined by one of padding."""
+    """Batches of the base class in two parts each, one behind the other; a single row is joined by one of padding.
+
+    Each rank reads a part, whoever the budget is of.
+    """
+
+    @property
+    def global_batch(self) -> int:
+        """See the base class."""
+        return self.share.world_size
+
+    def own(self, batches: list[Ints]) -> Ints:
+        """See the base class."""
+        return batches[self.share.rank]
 
     def plan(self, number: int) -> list[Ints]:
         """See the base class."""

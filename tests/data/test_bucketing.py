@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from lit_transformer.data.batch import IGNORED, PADDING, LanguageBatch
-from lit_transformer.data.bucketing import BucketedLoader, RowBatches, RowEvaluationLoader, TokenBudget
+from lit_transformer.data.bucketing import (
+    BucketedLoader,
+    BudgetAcrossDevices,
+    RowBatches,
+    RowEvaluationLoader,
+    TokenBudget,
+)
 from lit_transformer.data.loaders import Share
 from lit_transformer.data.token_file import Ints
 from lit_transformer.errors import UserError
@@ -144,3 +150,28 @@ def test_a_row_beyond_the_budget_is_named() -> None:
         BucketedLoader(Pairs(), TokenBudget(16), 0)
     with pytest.raises(UserError, match=r"data\.batches\.multiple: is 0"):
         TokenBudget(multiple=0)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_a_budget_across_devices_gives_the_same_steps_on_any_number_of_them(world: int) -> None:
+    """Two batches to a step: the rows of each step, its targets and the epoch's length are the single process's."""
+    budget = BudgetAcrossDevices(64, multiple=4)
+    alone = BucketedLoader(Pairs(), budget, 1, Share(accumulate=2))
+    assert ids(taken(alone, 60)) == ids(taken(BucketedLoader(Pairs(), BUDGET, 1, Share(accumulate=2)), 60))
+    loaders = [BucketedLoader(Pairs(), budget, 1, Share(rank, world, 2)) for rank in range(world)]
+    assert {loader.epoch_windows for loader in loaders} == {alone.epoch_windows}
+    parts = [taken(loader, 60) for loader in loaders]
+    for batch, *shares in zip(taken(BucketedLoader(Pairs(), budget, 1, Share(accumulate=2)), 60), *parts, strict=True):
+        rows = [i for share in shares for i in share.ids.tolist() if i != PADDING]
+        assert sorted(rows) == sorted(batch.ids.tolist()) and len({len(share) for share in shares}) == 1
+        assert {int(share.window_tokens) for share in shares} == {int(batch.window_tokens)}
+    alone.load_state_dict(loaders[0].state_dict())  # goes on amid the epoch, with the batch after
+    assert ids(taken(alone, 1)) == ids(taken(BucketedLoader(Pairs(), budget, 1, Share(accumulate=2)), 61))[60:]
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_evaluation_within_a_budget_across_devices(world: int) -> None:
+    budget = BudgetAcrossDevices(64, multiple=4)
+    shares = [list(RowEvaluationLoader(Pairs(), budget, Share(rank, world))) for rank in range(world)]
+    assert sorted(i for share in shares for row in ids(share) for i in row if i != PADDING) == list(range(90))
+    assert {len(share) for share in shares} == {len(RowEvaluationLoader(Pairs(), BUDGET))}
