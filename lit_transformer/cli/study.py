@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ def parser() -> OptionParser:
     add("--plan", action="store_true", help="print the cells, check that they match, and stop")
     add("--slurm", metavar="FILE", help="write a script that runs the cells as a job array, and stop")
     add("--allow", action="append", default=[], metavar="PACKAGE",
-        help="let recipes name classes of this package of yours; may be repeated")  # fmt: skip
+        help="let recipes and the study name classes of this package of yours; may be repeated")  # fmt: skip
     return result
 
 
@@ -57,7 +58,7 @@ def run(argv: list[str]) -> int:
     from lit_transformer.studies.reading import read_study
     from lit_transformer.studies.worker import Folder
 
-    study = read_study(options.config, overrides(rest))
+    study = read_study(options.config, overrides(rest), options.allow)
     if study.search is not None:
         return search(study, options)
     plan = Plan(study)
@@ -73,7 +74,7 @@ def run(argv: list[str]) -> int:
     if options.plan:
         return print_plan(engine)
     failed = engine.run(options.cell)
-    return finished(folder, failed, options.cell is None)
+    return finished(folder, failed, options.allow, options.cell is None)
 
 
 def print_studies() -> int:
@@ -96,12 +97,12 @@ def engine_of(plan: "Plan", folder: "Folder", options: argparse.Namespace) -> "E
     return Engine(plan, folder, Verbs(options.allow), processes(options), options.threads, devices)
 
 
-def finished(folder: "Folder", failed: "list[Cell]", whole: bool = True) -> int:
+def finished(folder: "Folder", failed: "list[Cell]", allow: Sequence[str] = (), whole: bool = True) -> int:
     """Writes the report, and says which cells failed."""
     if whole:
         from lit_transformer.studies.report import write_report
 
-        print(f"report: {write_report(folder.path)}")
+        print(f"report: {write_report(folder.path, allow)}")
     if failed:
         print(f"{len(failed)} cells failed; started again, they are tried again", file=sys.stderr)
     return EXIT_FAILED if failed else EXIT_DONE
@@ -118,7 +119,7 @@ def search(study: "Study", options: argparse.Namespace) -> int:
 
     folder = Folder(options.output or Path("runs") / "studies" / study.name)
     failed = run_search(study, lambda plan: engine_of(plan, folder, options))
-    return finished(folder, failed)
+    return finished(folder, failed, options.allow)
 
 
 def overrides(words: list[str]) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from lit_transformer.errors import UserError
 from lit_transformer.recipe import find_recipe, merge_recipes, read_recipe
 from lit_transformer.recipe.suggest import hint
 from lit_transformer.recipe.tree import COMMAND_LINE, Mapping, Mark, Scalar, plain
-from lit_transformer.studies.parts import Step
+from lit_transformer.studies.parts import Probe, Step
 from lit_transformer.studies.study import SECTIONS, Study
 
 
@@ -70,6 +70,7 @@ class Plan:
         self.cells = [Cell(number, *each) for number, each in enumerate(order)]
         self._base = [read_recipe(*find_recipe(name)) for name in study.recipe]
         self._overlays: dict[str, Mapping] = {}
+        self._check_different()
 
     @property
     def groups(self) -> list[Cell]:
@@ -107,8 +108,20 @@ class Plan:
         said: list[Any] = [plain(self.recipe(cell))]
         if step is not None:
             said += [plain(self.step_recipe(cell, step)), step.verb, step.of, step.checkpoint]
-            said += [repr(step.probe)] if step.probe is not None else []
+            said += [_said(step.probe)] if step.probe is not None else []
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _check_different(self) -> None:
+        """Refuses settings that train the same: levels that are equal, or that something later overwrites."""
+        known: dict[tuple[str, str], Cell] = {}
+        for cell in self.cells if len(self.study.seed_keys) == 0 else self.groups:
+            key = cell.arm, json.dumps(plain(self.recipe(cell)), sort_keys=True)
+            if key in known:
+                raise UserError(
+                    f"study {self.study.name}: {known[key].name} and {cell.name} are the same recipe; their levels are "
+                    "equal, or overwritten by a later factor or by the seed (study.seed_keys): leave one out"
+                )
+            known[key] = cell
 
     def _level(self, level: Mapping) -> Iterator[Mapping]:
         names = level.items.get("overlays")
@@ -153,6 +166,12 @@ def _check_pattern(pattern: dict[str, str], study: Study) -> None:
             raise UserError(f"study.left_out: no factor {key!r}{hint(key, known, 'factors')}")
         if value not in known[key]:
             raise UserError(f"study.left_out: {key} has no {value!r}{hint(value, known[key], 'levels')}")
+
+
+def _said(probe: Probe) -> str:
+    """A probe in words that are the same tomorrow: one that says nothing of itself is known by its attributes."""
+    own = type(probe).__repr__ is not object.__repr__
+    return repr(probe) if own else f"{type(probe).__qualname__}({sorted(vars(probe).items())})"
 
 
 def _copied(node: Any) -> Any:

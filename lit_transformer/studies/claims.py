@@ -61,7 +61,7 @@ class Claim(Part):
     @property
     def arms(self) -> list[str]:
         """The arms that it speaks of; where one is left out of a setting, it says nothing there."""
-        return [getattr(self, "arm", ""), *(getattr(self, "than", None) or [])]
+        return [arm for arm in [getattr(self, "arm", ""), *(getattr(self, "than", None) or [])] if arm]
 
     def _named(self, name: str, known: Sequence[str], kind: str) -> None:
         if name not in known:

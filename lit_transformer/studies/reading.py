@@ -1,36 +1,23 @@
 """Reading a study's file: what is wrong is said with its line, before anything is trained."""
 
-import importlib
 from collections.abc import Iterator
 from collections.abc import Sequence as Several
 from pathlib import Path
 from typing import Any, cast
 
-from lit_transformer.errors import UserError
-from lit_transformer.recipe import ImportList, RecipeError, merge_recipes, read_recipe
-from lit_transformer.recipe.errors import one_line, quote
-from lit_transformer.recipe.overlay import normalised
+from lit_transformer.recipe import merge_recipes, read_recipe
+from lit_transformer.recipe.errors import one_line
 from lit_transformer.recipe.reader import read_value
-from lit_transformer.recipe.resolve import Resolver
 from lit_transformer.recipe.suggest import hint
 from lit_transformer.recipe.tree import COMMAND_LINE, Mapping, Mark, Scalar, Sequence
-from lit_transformer.studies import cost_figures, probes, together  # noqa: F401  so that a study can name them
-from lit_transformer.studies.claims import Claim
-from lit_transformer.studies.figures import StudyFigure
-from lit_transformer.studies.parts import TRAINED
+from lit_transformer.studies.checking import check_study
+from lit_transformer.studies.levels import grid_of, left_out_of, levels_of
+from lit_transformer.studies.making import StudyList, resolved, study_list
 from lit_transformer.studies.search import Search
 from lit_transformer.studies.study import SECTIONS, Study, find_study
 
 
-class StudyList(ImportList):
-    """What a study's own part may name: the parts of studies, beside what recipes may."""
-
-    def allows(self, path: str) -> bool:
-        """See the base class."""
-        return path.startswith("lit_transformer.studies.") or super().allows(path)
-
-
-def read_study(configs: Several[str], overrides: Several[tuple[str, str]] = ()) -> Study:
+def read_study(configs: Several[str], overrides: Several[tuple[str, str]] = (), allow: Several[str] = ()) -> Study:
     """Reads a study and its overlays.
 
     An overlay may change the study (``study:``) as well as all its recipes (``model:``, ``data:``, ``trainer:``), so
@@ -39,6 +26,7 @@ def read_study(configs: Several[str], overrides: Several[tuple[str, str]] = ()) 
     Args:
         configs: The study's file or name, then overlays.
         overrides: Keys and values of the command line, in order.
+        allow: Packages of one's own whose probes, figures and claims it may name.
 
     Raises:
         RecipeError: What is wrong, with file, line and key.
@@ -55,16 +43,16 @@ def read_study(configs: Several[str], overrides: Several[tuple[str, str]] = ()) 
     for key in merged.items:
         if key not in ("study", *SECTIONS):
             raise merged.marks[key].error(f"unknown key{hint(key, ('study', *SECTIONS))}", one_line(key, 100))
-    study = _resolved(node, merged.marks["study"])
+    study = _study(node, merged.marks["study"], study_list(allow))
     study.name = Path(configs[0]).stem
     for key in SECTIONS:
         if key in merged.items:
             study.common.put(key, merged.items[key], merged.marks[key])
-    _check(study, node)
+    check_study(study, node)
     return study
 
 
-def _resolved(node: Mapping, mark: Mark) -> Study:
+def _study(node: Mapping, mark: Mark, imports: StudyList) -> Study:
     """The study without arms and grid, which are recipes and checked as such."""
     own = Mapping(node.mark)
     for key, value in node.items.items():
@@ -76,20 +64,17 @@ def _resolved(node: Mapping, mark: Mark) -> Study:
     recipe = own.items.get("recipe")
     if isinstance(recipe, Scalar):
         own.put("recipe", Sequence(recipe.mark, [recipe]), own.marks["recipe"])
-    resolver = Resolver(StudyList())
-    full = resolver.value(own, Study, "study", mark)
-    resolver.check()
-    study = cast(Study, made(full))
+    study = cast(Study, resolved(own, Study, "study", mark, imports))
     for step, (change, times) in zip(study.steps, changes, strict=True):
         step.changes, step.times = change, times
-    study.search = _search(node)
-    study.arms = {} if study.search is not None else _levels(node, "arms", "study.arms")
-    study.grid = _grid(node)
-    study.left_out = _left_out(node)
+    study.search = _search(node, imports)
+    study.arms = {} if study.search is not None else levels_of(node, "arms", "study.arms")
+    study.grid = grid_of(node)
+    study.left_out = left_out_of(node)
     return study
 
 
-def _search(node: Mapping) -> Search | None:
+def _search(node: Mapping, imports: StudyList) -> Search | None:
     """The search, whose ranges have key paths for keys."""
     value = node.items.get("search")
     if value is None:
@@ -102,10 +87,7 @@ def _search(node: Mapping) -> Search | None:
         for key, child, place in _with_class(ranges, ""):
             flat.put(key, child, place)
         value.put("ranges", flat, value.marks["ranges"])
-    resolver = Resolver(StudyList())
-    full = resolver.value(value, Search, "study.search", mark)
-    resolver.check()
-    return cast(Search, made(full))
+    return cast(Search, resolved(value, Search, "study.search", mark, imports))
 
 
 def _with_class(node: Mapping, path: str) -> Iterator[tuple[str, Any, Mark]]:
@@ -115,19 +97,6 @@ def _with_class(node: Mapping, path: str) -> Iterator[tuple[str, Any, Mark]]:
             yield from _with_class(value, here)
         else:
             yield here, value, node.marks[key]
-
-
-def made(value: Any) -> Any:
-    """The parts that a resolved tree says."""
-    if isinstance(value, list):
-        return [made(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if "class_path" not in value:
-        return {key: made(item) for key, item in value.items()}
-    module, _, name = value["class_path"].rpartition(".")
-    cls = getattr(importlib.import_module(module), name)
-    return cls(**{key: made(item) for key, item in value.get("init_args", {}).items()})
 
 
 def _sections(node: Any) -> Mapping:
@@ -158,146 +127,3 @@ def _numbers(node: Any, path: str, mark: Mark) -> Iterator[tuple[str, float]]:
         yield path, float(node.value)
     else:
         raise mark.error("expected a number", f"study.steps.times.{path}")
-
-
-def _levels(node: Mapping, key: str, path: str) -> dict[str, Mapping]:
-    value = node.items.get(key)
-    if not isinstance(value, Mapping):
-        mark = node.marks.get(key, node.mark)
-        raise mark.error("is missing, expected names, and what each changes of the recipe", path)
-    result = {}
-    for name, level in value.items.items():
-        mark = value.marks[name]
-        if isinstance(level, Scalar) and level.value is None:
-            continue  # an overlay takes it out
-        _check_name(name, mark, path)
-        if not isinstance(level, Mapping):
-            raise mark.error("expected keys and values such as 'overlays: [...]' or 'model: {...}'", f"{path}.{name}")
-        for inner in level.items:
-            if inner not in ("overlays", *SECTIONS):
-                found = hint(inner, ("overlays", *SECTIONS))
-                raise level.marks[inner].error(f"unknown key{found}", f"{path}.{name}.{one_line(inner, 100)}")
-        result[name] = level
-    if not result:
-        raise node.marks[key].error("is empty; name what is compared", path)
-    return result
-
-
-def _grid(node: Mapping) -> dict[str, dict[str, Mapping]]:
-    """Factors by name: a list of values of a key, or levels written like arms."""
-    value = node.items.get("grid")
-    if value is None or (isinstance(value, Scalar) and value.value is None):
-        return {}
-    if not isinstance(value, Mapping):
-        raise node.marks["grid"].error("expected keys of the recipe with lists of values", "study.grid")
-    result: dict[str, dict[str, Mapping]] = {}
-    for name, factor in value.items.items():
-        if isinstance(factor, Scalar) and factor.value is None:
-            continue
-        if name in SECTIONS:
-            for key, values, mark in _lists(factor, name, value.marks[name]):
-                result[key.rpartition(".")[2]] = _values(key, values, mark)
-        else:
-            _check_name(name, value.marks[name], "study.grid")
-            result[name] = _levels(value, name, f"study.grid.{name}")
-    return result
-
-
-def _lists(node: Any, path: str, mark: Mark) -> list[tuple[str, Sequence, Mark]]:
-    if isinstance(node, Sequence):
-        return [(path, node, mark)]
-    if isinstance(node, Mapping):
-        return [found for key, v in node.items.items() for found in _lists(v, f"{path}.{key}", node.marks[key])]
-    raise mark.error("expected a list of values", f"study.grid.{path}")
-
-
-def _values(key: str, values: Sequence, mark: Mark) -> dict[str, Mapping]:
-    if not values.items:
-        raise mark.error("is an empty list; nothing would be trained", f"study.grid.{key}")
-    result: dict[str, Mapping] = {}
-    for item in values.items:
-        named = item.items.get("class_path") if isinstance(item, Mapping) else item
-        name = named.text if isinstance(named, Scalar) else ""
-        _check_name(name, item.mark, f"study.grid.{key}")
-        if name in result:
-            raise item.mark.error(f"{quote(name)} is there twice; remove one", f"study.grid.{key}")
-        level = Mapping(item.mark)
-        level.put(key, item, item.mark)
-        result[name] = normalised(level)
-    return result
-
-
-def _left_out(node: Mapping) -> list[dict[str, str]]:
-    value = node.items.get("left_out")
-    if value is None or (isinstance(value, Scalar) and value.value is None):
-        return []
-    items = value.items if isinstance(value, Sequence) else []
-    found = [
-        {key: child.text for key, child in item.items.items() if isinstance(child, Scalar)}
-        for item in items
-        if isinstance(item, Mapping)
-    ]
-    if len(found) != len(items) or not found:
-        raise node.marks["left_out"].error("expected a list of {arm: NAME, FACTOR: LEVEL}", "study.left_out")
-    return found
-
-
-def _check_name(name: str, mark: Mark, path: str) -> None:
-    if not name or len(name) > 60 or not all(c.isalnum() or c in "._+- " for c in name) or name.startswith("."):
-        raise mark.error(f"{quote(name)} is no name: use letters, digits, spaces and . _ + -", path)
-
-
-def _check(study: Study, node: Mapping) -> None:
-    """What the types do not say."""
-
-    def fail(key: str, message: str) -> RecipeError:
-        return node.marks.get(key, node.mark).error(message, f"study.{key}")
-
-    if not study.seeds:
-        raise fail("seeds", "is empty; nothing would be trained")
-    if len(set(study.seeds)) != len(study.seeds) or any(not 0 <= seed < 2**32 for seed in study.seeds):
-        raise fail("seeds", "must be different whole numbers from 0")
-    if not study.recipe:
-        raise fail("recipe", "is empty; name the recipe that all cells begin with")
-    if study.search is not None and study.search.measure not in study.measures:
-        raise fail(
-            "search", f"there is no measure {quote(study.search.measure)}{hint(study.search.measure, study.measures)}"
-        )
-    if study.baseline is not None and study.baseline not in study.arms:
-        raise fail("baseline", f"there is no arm {quote(study.baseline)}{hint(study.baseline, study.arms, 'arms')}")
-    names = [TRAINED]
-    for step in study.steps:
-        _check_name(step.name.replace(" ", "/"), node.marks["steps"], "study.steps")  # measures end names at spaces
-        if step.name in names:
-            raise fail("steps", f"the name {quote(step.name)} is there twice")
-        if step.of not in names:
-            raise fail("steps", f"{step.name}: no step {quote(step.of)} comes before it{hint(step.of, names)}")
-        earlier = next((each for each in study.steps if each.name == step.of), None)
-        if earlier is not None and earlier.arms and not (step.arms and set(step.arms) <= set(earlier.arms)):
-            raise fail("steps", f"{step.name}: arms must be among those of {step.of}: {', '.join(earlier.arms)}")
-        if earlier is not None and earlier.verb != "fit":
-            raise fail("steps", f"{step.name}: {step.of} writes no checkpoint; name a step whose verb is fit")
-        for arm in step.arms:
-            if arm not in study.arms:
-                raise fail("steps", f"{step.name}: there is no arm {quote(arm)}{hint(arm, study.arms, 'arms')}")
-        if (step.verb == "probe") != (step.probe is not None):
-            raise fail("steps", f"{step.name}: 'verb: probe' and the key 'probe' come together")
-        names.append(step.name)
-    if not study.measures:
-        raise fail("measures", "is empty; there is nothing to compare by")
-    for measure in study.compared:
-        for name in measure.steps:
-            if name not in names:
-                raise fail("measures", f"{measure.name}: there is no step {quote(name)}{hint(name, names, 'steps')}")
-    for claim in study.claims:
-        for factor, level in claim.where.items():
-            if level not in study.grid.get(factor, {}):
-                known_levels = [f"{f}: {name}" for f, levels in study.grid.items() for name in levels]
-                found = hint(f"{factor}: {level}", known_levels, "settings")
-                raise fail("claims", f"{claim.text!r}: where: there is no setting {factor}: {quote(level)}{found}")
-    parts: list[Claim | StudyFigure] = [*study.claims, *study.figures]
-    for part in parts:
-        try:
-            part.check(list(study.arms), list(study.measures), names)
-        except UserError as error:
-            raise fail("claims" if isinstance(part, Claim) else "figures", str(error)) from error

@@ -12,39 +12,44 @@ from typing import Any
 import yaml
 
 from lit_transformer.errors import EnvironmentFault
-from lit_transformer.studies.reading import made
 from lit_transformer.studies.results import Results
 from lit_transformer.studies.tables import Table, arms, claims, compared, cost, curves_csv, results_csv, troubles
 from lit_transformer.studies.worker import write_whole
 
 
-def write_report(folder: str | Path) -> Path:
+def write_report(folder: str | Path, allow: Sequence[str] = ()) -> Path:
     """Writes ``report/`` of a study's folder; nothing is trained, and the same results give the same bytes.
 
     Args:
         folder: The study's folder.
+        allow: Packages of one's own whose figures and claims it may name.
 
     Returns:
         The page.
 
     Raises:
-        UserError: There is no study in the folder.
+        UserError: There is no study in the folder, or it names what may not be named: it may come from anywhere.
     """
-    results = Results(folder)
+    results = Results(folder, allow)
+    report = Report(results)
+    texts = {
+        "results.csv": results_csv(results),
+        "curves.csv": curves_csv(results),
+        "summary.md": report.markdown(),
+        **{f"figures/{number:02}.svg": chart.svg + "\n" for number, chart in enumerate(report.charts, 1)},
+        "report.html": report.html(),
+    }
+    # Only now, so that an older report stays where this one cannot be computed.
     target = results.folder / "report"
     try:
         (target / "figures").mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            write_whole(target / name, text)
         for old in (target / "figures").glob("*.svg"):
-            old.unlink()
+            if f"figures/{old.name}" not in texts:
+                old.unlink()
     except OSError as error:
         raise EnvironmentFault(f"{target}: cannot be written: {error.strerror or error}") from error
-    report = Report(results)
-    write_whole(target / "results.csv", results_csv(results))
-    write_whole(target / "curves.csv", curves_csv(results))
-    write_whole(target / "summary.md", report.markdown())
-    for number, chart in enumerate(report.charts, 1):
-        write_whole(target / "figures" / f"{number:02}.svg", chart.svg + "\n")
-    write_whole(target / "report.html", report.html())
     return target / "report.html"
 
 
@@ -58,7 +63,7 @@ class Report:
     def __init__(self, results: Results) -> None:
         self.results = results
         self.study = results.study
-        self.charts = [chart for each in map(made, self.study["figures"]) for chart in each.charts(results)]
+        self.charts = [chart for each in results.figures for chart in each.charts(results)]
         self.claims = claims(results)
         self.troubles = troubles(results)
         self.tables = [

@@ -2,15 +2,20 @@
 
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lit_transformer.errors import UserError
+from lit_transformer.recipe.signatures import parameters
 from lit_transformer.recipe.tree import plain
 from lit_transformer.studies.cells import Plan
-from lit_transformer.studies.parts import TRAINED, Measure, Number
+from lit_transformer.studies.claims import Claim
+from lit_transformer.studies.figures import StudyFigure
+from lit_transformer.studies.making import part_of, study_list
+from lit_transformer.studies.parts import TRAINED, Measure, Number, Part
 from lit_transformer.studies.program import Facts
 from lit_transformer.studies.statistics import Difference, Mean, holm, mean, paired
 from lit_transformer.studies.study import SECTIONS
@@ -24,6 +29,9 @@ COSTS = {
 """What a run cost: the columns that never come out the same twice."""
 
 Setting = tuple[tuple[str, str], ...]
+
+KEYS = ("name", "question", "arms", "order", "seeds", "steps", "measures", "claims", "figures", "facts", "cells")
+"""What ``study.json`` must have."""
 
 
 def described(plan: Plan, facts: dict[str, Facts]) -> dict[str, Any]:
@@ -66,8 +74,19 @@ def _plain_step(step: Any) -> dict[str, Any]:
 
 
 def _said(part: Any) -> dict[str, Any]:
-    """A part as the tree that makes it again."""
-    return {"class_path": f"{type(part).__module__}.{type(part).__qualname__}", "init_args": dict(vars(part))}
+    """A part as the tree that makes it again: its arguments are its fields, or attributes of their names."""
+    kind: type = type(part)
+    names = [each.name for each in fields(part)] if is_dataclass(part) else list(parameters(kind))
+    arguments = {name: _said_value(getattr(part, name)) for name in names}
+    return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": arguments}
+
+
+def _said_value(value: Any) -> Any:
+    if isinstance(value, Part):
+        return _said(value)
+    if isinstance(value, list | tuple):
+        return [_said_value(each) for each in value]
+    return {key: _said_value(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
 @dataclass(frozen=True)
@@ -127,13 +146,15 @@ class Results:
 
     Args:
         folder: The study's folder.
+        allow: Packages of one's own whose figures and claims it may name.
 
     Raises:
         UserError: There is no study in it.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, allow: Sequence[str] = ()) -> None:
         self.folder = Path(folder)
+        self.imports = study_list(allow)
         path = self.folder / "study.json"
         try:
             self.study: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -141,6 +162,8 @@ class Results:
             raise UserError(f"{path}: not there; --output names the folder of a study that was begun") from error
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read: {error}") from error
+        if missing := [key for key in KEYS if key not in self.study]:
+            raise UserError(f"{path}: is no study: {', '.join(missing)} not there")
         self.outcomes = [self._outcome(cell) for cell in self.study["cells"]]
         names = self.study["order"].get("measures", self.study["measures"])  # the file's keys are sorted
         self.measures = [Measure.parse(name, self.study["measures"][name]) for name in names]
@@ -155,6 +178,27 @@ class Results:
             raise UserError(f"{path}: is no results file ({error}); delete it and start the study again") from error
         setting = tuple((factor, level) for factor, level in cell["setting"])
         return Outcome(cell["name"], cell["arm"], setting, cell["seed"], cell["group"], found)
+
+    @cached_property
+    def claims(self) -> list[Claim]:
+        """What was expected.
+
+        Raises:
+            RecipeError: One that may not be named: a folder may come from anywhere.
+        """
+        return [self._part(said, Claim, f"claims[{i}]") for i, said in enumerate(self.study["claims"])]
+
+    @cached_property
+    def figures(self) -> list[StudyFigure]:
+        """What is drawn.
+
+        Raises:
+            RecipeError: One that may not be named.
+        """
+        return [self._part(said, StudyFigure, f"figures[{i}]") for i, said in enumerate(self.study["figures"])]
+
+    def _part(self, said: Any, type_: type, key: str) -> Any:
+        return part_of(said, type_, key, str(self.folder / "study.json"), self.imports)
 
     @property
     def arms(self) -> list[str]:

@@ -9,7 +9,6 @@ from typing import Any
 
 from lit_transformer.studies.figures import fact_of, setting_name, titled
 from lit_transformer.studies.parts import TRAINED, Measure
-from lit_transformer.studies.reading import made
 from lit_transformer.studies.results import COSTS, Outcome, Results, Setting
 from lit_transformer.studies.statistics import CONFIDENCE, Difference, Mean, mean
 
@@ -181,7 +180,7 @@ def claims(results: Results) -> Table | None:
     rows: list[list[str]] = []
     classes: dict[int, list[str]] = {}
     said = len(results.settings) > 1  # else there is nothing to say of it
-    for claim in map(made, results.study["claims"]):
+    for claim in results.claims:
         for setting in results.settings:
             if not claim.about(setting) or not all(results.of(arm, setting) for arm in claim.arms):
                 continue

@@ -105,6 +105,20 @@ def test_the_report_is_rebuilt_bit_for_bit_from_the_results(here: Path) -> None:
     assert "<rate>" not in page and "&lt;rate&gt;" in page and "http-equiv" in page
 
 
+def test_a_report_that_cannot_be_computed_leaves_the_old_one(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine().run()
+    write_report("out")
+    before = {path: path.read_bytes() for path in Path("out/report").rglob("*.*")}
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr("lit_transformer.studies.figures.heat_chart", lambda *rest: 1 / 0)
+        write_report("out")
+    assert {path: path.read_bytes() for path in Path("out/report").rglob("*.*")} == before
+    known = json.loads(Path("out/study.json").read_text())
+    Path("out/study.json").write_text(json.dumps(known | {"figures": known["figures"][:1]}))
+    write_report("out")
+    assert [path.name for path in sorted(Path("out/report/figures").iterdir())] == ["01.svg", "02.svg"]
+
+
 def test_killed_at_any_moment_it_ends_the_same(here: Path) -> None:
     engine("whole").run()
     for wanted in (0, 1, 4, 9, 15):
@@ -174,6 +188,14 @@ def test_finished_cells_are_skipped_and_new_evaluations_train_nothing(here: Path
     ("study.claims", "[{class_path: AtMost, text: x, arm: low, measure: loss, where: {max_steps: 3}}]",
      "no setting max_steps: '3'"),
     ("study.recipe", "nowhere.yaml", "no such file"),
+    ("study.grid", "{trainer.max_steps: null, seed: {a: {model.x: 1}}}", "'seed' is what every cell has already; name"),
+    ("study.grid", "{model.arm: [1, 2]}", "'arm' is what every cell has already"),
+    ("study.grid", "{model.a.size: [1, 2], model.b.size: [1, 2]}", "there are two factors of the name 'size'"),
+    ("study.grid.data.seed", "[11, 12]", "'seed' is what every cell has already"),
+    ("study.grid.text", "{a: {data.seed: 11}, b: {data.seed: 12}}", "are the same recipe"),
+    ("study.grid.model.size", "[1.0e-3, 0.001]", "low,max_steps=2,size=0.001,seed=1 are the same recipe"),
+    ("study.seed_keys", "[]", "are the same recipe"),
+    ("study.match.parameters", "-1", "study.match: parameters is -1, must not be negative"),
 ])  # fmt: skip
 def test_what_is_refused_before_anything_trains(key: str, value: str, said: str, here: Path) -> None:
     with pytest.raises(UserError) as caught:
