@@ -25,6 +25,7 @@ from lit_transformer.dims import SizeError
 from lit_transformer.errors import UserError
 from lit_transformer.networks.base import Network
 from lit_transformer.networks.decoder_only import DecoderOnly
+from lit_transformer.training.layout import Layout
 from lit_transformer.training.sharding import fully_sharded, materialise
 from lit_transformer.training.strategy import Sharded
 
@@ -42,6 +43,10 @@ class ContextParallel(Sharded):
     def __init__(self, size: int = 2, process_group_backend: str | None = None) -> None:
         super().__init__(size, process_group_backend=process_group_backend)
 
+    def layout(self, name: str, devices: int) -> Layout:
+        """See the base class."""
+        return Layout(name, self.divide(devices), context=self.tensor_parallel, stage=3)
+
     def spread(self, task: Any, network: Network) -> None:
         """Weights over all devices, tokens over those that share a row."""
         mesh = self.device_mesh
@@ -50,7 +55,7 @@ class ContextParallel(Sharded):
         for module in network.modules():
             if isinstance(module, Stack):
                 module.parts = parts
-        fully_sharded(network, mesh[("data_parallel", "tensor_parallel")]._flatten("all_devices"))
+        fully_sharded(network, mesh[("data_parallel", "tensor_parallel")]._flatten("all_devices"), self.policy)
         materialise(network, torch.initial_seed(), self.root_device)
         task.loss = PartLoss(task.loss, parts)
 

@@ -37,6 +37,9 @@ PRODUCTS_OF_HEADS = ("query", "key", "value", "gate")
 NORMS_OF_HEADS = ("query_norm", "key_norm")
 """Norms of each head by itself."""
 
+TABLES = ("weight", "ngrams")
+"""Tables of embeddings in which rows are looked up by number."""
+
 
 def fully_sharded(network: Network, mesh: DeviceMesh, policy: MixedPrecisionPolicy | None = None) -> None:
     """Every layer's weights spread over the mesh and gathered when it is their turn (FSDP2, ZeRO-3).
@@ -44,14 +47,15 @@ def fully_sharded(network: Network, mesh: DeviceMesh, policy: MixedPrecisionPoli
     Args:
         network: The network; ``tensor_parallel`` comes first where both are wanted.
         mesh: One dimension: the ranks that see different data.
-        policy: Types of computation and reduction; left out: those of the weights.
+        policy: Types that the layers' weights are gathered in and their gradients summed in; left out: those of the
+            weights. What stands around the layers keeps its type, and with it the residual stream.
     """
-    options: dict[str, Any] = {"mesh": mesh, "mp_policy": policy or MixedPrecisionPolicy(cast_forward_inputs=False)}
+    plain = MixedPrecisionPolicy(cast_forward_inputs=False)
     for module in network.modules():
         if isinstance(module, Stack):
             for layer in module.layers:
-                fully_shard(layer, **options)
-    fully_shard(network, **options)
+                fully_shard(layer, mesh=mesh, mp_policy=policy or plain)
+    fully_shard(network, mesh=mesh, mp_policy=plain)
 
 
 def tensor_parallel(network: Network, mesh: DeviceMesh) -> None:
@@ -239,25 +243,13 @@ class EnterSequence(ParallelStyle):
 
 
 class VocabularyEmbedding(ParallelStyle):
-    """Each device knows some tokens' vectors; what the others know is added."""
+    """Each device knows some tokens' vectors, and some n-grams'; see ``blocks.embedding.look_up``."""
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
-        assert isinstance(module, Embedding)
-        module.weight = nn.Parameter(distribute_tensor(module.weight.detach(), device_mesh, [Shard(0)]))
-        if module.types is not None:
-            module.types = nn.Parameter(distribute_tensor(module.types.detach(), device_mesh, [Replicate()]))
-
-        def enter(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-            return tuple(
-                DTensor.from_local(ids, device_mesh, [Replicate()], run_check=False) if isinstance(ids, Tensor) else ids
-                for ids in given
-            )
-
-        def leave(module: nn.Module, given: Any, y: Any) -> Any:
-            return y.redistribute(placements=[Replicate()]).to_local()
-
-        module.register_forward_pre_hook(enter)
-        module.register_forward_hook(leave)
+        for name in TABLES:
+            if hasattr(module, name):
+                whole = getattr(module, name).detach()
+                module.register_parameter(name, nn.Parameter(distribute_tensor(whole, device_mesh, [Shard(0)])))
         return module
 
 
@@ -280,7 +272,9 @@ class VocabularyHead(ParallelStyle):
         return module
 
 
-def spread(network: Network, mesh: DeviceMesh, seed: int, device: torch.device) -> None:
+def spread(
+    network: Network, mesh: DeviceMesh, seed: int, device: torch.device, policy: MixedPrecisionPolicy | None = None
+) -> None:
     """Both plans over a mesh with the dimensions "data_parallel" and "tensor_parallel", and weights to start with.
 
     Args:
@@ -288,15 +282,16 @@ def spread(network: Network, mesh: DeviceMesh, seed: int, device: torch.device) 
         mesh: The devices.
         seed: What weights are drawn from, each with its name.
         device: Where this rank's part goes.
+        policy: As ``fully_sharded`` takes it.
     """
     data, tensor = mesh["data_parallel"], mesh["tensor_parallel"]
     if tensor.size() > 1:
         tensor_parallel(network, tensor)
         materialise(network, seed, device)  # drawn before they are cut twice
         if data.size() > 1:
-            fully_sharded(network, data)
+            fully_sharded(network, data, policy)
     else:
-        fully_sharded(network, data)
+        fully_sharded(network, data, policy)
         materialise(network, seed, device)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lit_transformer.checkpoints import read
-from tests.training.test_sharded_runs import close, command, folder, losses  # noqa: F401 folder is a fixture
+from tests.training.test_sharded_runs import command, folder, losses  # noqa: F401 folder is a fixture
 
 TINY = ["--config", "tiny.yaml", "--model.schedule", "Constant"]
 
@@ -67,3 +67,15 @@ def test_a_head_that_is_not_used_holds_nobody_up(folder: Path) -> None:  # noqa:
     assert unused
     start = read("alone/checkpoints/last.ckpt")["state_dict"]
     assert all(torch.equal(weights[name], start[name]) for name in unused)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", ["fsdp2", "context_parallel", "deepspeed_zero3"])
+def test_mixed_precision_gathers_rounded_weights(overlay: str, folder: Path) -> None:  # noqa: F811
+    if overlay.startswith("deepspeed"):
+        pytest.importorskip("deepspeed")
+    words = ["fit", *TINY, "--config", "overlays/bf16", "--trainer.max_steps", "6"]
+    assert command(1, *words, "--data.batch_size", "4", "--output", "alone") == [0]
+    shared = ["--config", f"overlays/strategy/{overlay}", "--data.batch_size", "4" if "context" in overlay else "2"]
+    assert command(2, *words, *shared, "--output", "shared") == [0, 0]
+    assert losses(folder / "shared") == pytest.approx(losses(folder / "alone"), rel=5e-4)

@@ -51,7 +51,7 @@ class Samples(Callback):
         decodes = type(network).new_cache is not Network.new_cache
         if not decodes or not getattr(pl_module, "writes_text", True):
             return
-        with gathered(network):
+        with gathered(network), trainer.precision_plugin.val_step_context():
             self.latest = [
                 sample_text(network, tokenizer, prompt, self.max_new_tokens, self.temperature, self.top_k, self.seed)
                 for prompt in self.prompts
