@@ -3,7 +3,7 @@
 import itertools
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from lit_transformer.studies.parts import Probe
 
@@ -22,6 +22,7 @@ class PositionLossProbe(Probe):
         per_octave: Points for each doubling of the position.
     """
 
+    names: ClassVar[tuple[str, ...]] = ("loss_at",)
     batches: int = 16
     per_octave: int = 2
 
@@ -43,6 +44,7 @@ class ShiftProbe(Probe):
         shift: How far positions are moved.
     """
 
+    names: ClassVar[tuple[str, ...]] = ("shift",)
     length: int = 32
     shift: int = 32
 
@@ -63,6 +65,7 @@ class ModeProbe(Probe):
         batches: Batches of the validation split.
     """
 
+    names: ClassVar[tuple[str, ...]] = ("loss_evaluation", "loss_training", "gap")
     batches: int = 8
 
     def __call__(self, task: Any, data: Any) -> dict[str, float]:
@@ -84,6 +87,13 @@ class GradientProbe(Probe):
 
     An encoder-decoder's stacks are told apart: ``gradient_norm_encoder/LAYER``.
     """
+
+    names: ClassVar[tuple[str, ...]] = (
+        "gradient_norm",
+        "gradient_norm_encoder",
+        "gradient_norm_decoder",
+        "gradient_spread",
+    )
 
     def __call__(self, task: Any, data: Any) -> dict[str, float]:
         """See the base class."""
@@ -120,6 +130,7 @@ class DecodingProbe(Probe):
         length: Tokens in the cache.
     """
 
+    names: ClassVar[tuple[str, ...]] = ("cache_bytes", "milliseconds_per_token")
     length: int = 256
 
     def __call__(self, task: Any, data: Any) -> dict[str, float]:
@@ -142,10 +153,16 @@ class ComplexityProbe(Probe):
     Args:
         lengths: Lengths of the text.
         widths: Widths of networks like this one, with more heads of the same size in wider ones.
+        fitted_from: Shortest length that exponents are fitted to: below it the cost of a call by itself shows.
     """
 
+    names: ClassVar[tuple[str, ...]] = ("crossover",) + tuple(
+        f"{part}_{what}" for part in ("attention", "scores", "feed_forward")
+        for what in ("ms", "exponent", "length_exponent", "width_exponent", "ms_by_width")
+    )  # fmt: skip
     lengths: list[int] = field(default_factory=lambda: [64, 128, 256, 512, 1024])
     widths: list[int] = field(default_factory=list)
+    fitted_from: int = 256
 
     def __call__(self, task: Any, data: Any) -> dict[str, float]:
         """See the base class."""
@@ -154,10 +171,11 @@ class ComplexityProbe(Probe):
         task.eval()
         times = time_by_length(task.network, self.lengths)
         found = {f"{name}_ms/{length}": value for name, each in times.items() for length, value in each.items()}
-        found |= {f"{name}_exponent": exponent(each) for name, each in times.items()}
+        for name, each in times.items():
+            found[f"{name}_exponent"] = exponent({n: ms for n, ms in each.items() if n >= self.fitted_from})
         if self.widths:
             for name, each in time_by_size(task.resized, self.widths, self.lengths).items():
-                by_length, by_width = exponents(each)
+                by_length, by_width = exponents({size: ms for size, ms in each.items() if size[0] >= self.fitted_from})
                 found |= {f"{name}_length_exponent": by_length, f"{name}_width_exponent": by_width}
                 found |= {f"{name}_ms_by_width/{width}": each[max(self.lengths), width] for width in self.widths}
         meeting = crossover(times.get("scores", times["attention"]), times["feed_forward"])
