@@ -151,7 +151,7 @@ class ComplexityProbe(Probe):
     which on scores take longer.
 
     Args:
-        lengths: Lengths of the text.
+        lengths: Lengths of the text, two at least.
         widths: Widths of networks like this one, with more heads of the same size in wider ones.
         fitted_from: Shortest length that exponents are fitted to: below it the cost of a call by itself shows.
     """
@@ -171,11 +171,12 @@ class ComplexityProbe(Probe):
         task.eval()
         times = time_by_length(task.network, self.lengths)
         found = {f"{name}_ms/{length}": value for name, each in times.items() for length, value in each.items()}
+        start = min(self.fitted_from, *sorted(self.lengths)[-2:])  # two points at least
         for name, each in times.items():
-            found[f"{name}_exponent"] = exponent({n: ms for n, ms in each.items() if n >= self.fitted_from})
+            found[f"{name}_exponent"] = exponent({n: ms for n, ms in each.items() if n >= start})
         if self.widths:
             for name, each in time_by_size(task.resized, self.widths, self.lengths).items():
-                by_length, by_width = exponents({size: ms for size, ms in each.items() if size[0] >= self.fitted_from})
+                by_length, by_width = exponents({size: ms for size, ms in each.items() if size[0] >= start})
                 found |= {f"{name}_length_exponent": by_length, f"{name}_width_exponent": by_width}
                 found |= {f"{name}_ms_by_width/{width}": each[max(self.lengths), width] for width in self.widths}
         meeting = crossover(times.get("scores", times["attention"]), times["feed_forward"])
