@@ -7,14 +7,17 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import LearningRateFinder
 
+from lit_transformer.data.batch_size import AcrossDevices
+from lit_transformer.data.bucketing import TokenBudget
 from lit_transformer.dims import SizeError
 from lit_transformer.errors import UserError
-from lit_transformer.training import context_parallel, expert_parallel
+from lit_transformer.training import context_parallel, expert_parallel, float8
 from lit_transformer.training.callbacks.lora import LoRA
 from lit_transformer.training.context_parallel import ContextParallel
 from lit_transformer.training.ema import EMA
 from lit_transformer.training.expert_parallel import ExpertParallel
-from lit_transformer.training.float8 import Float8, check_hardware
+from lit_transformer.training.float8 import Float8
+from lit_transformer.training.layout import layout_of
 from lit_transformer.training.muon import Muon
 from lit_transformer.training.nonfinite import NonFinite
 from lit_transformer.training.sharding import check
@@ -70,15 +73,35 @@ def check_devices(trainer: dict[str, Any]) -> None:
                         f"{present}, or more trainer.num_nodes")  # fmt: skip
 
 
+def check_hardware(callbacks: Iterable[Any]) -> None:
+    """Refuses callbacks that need another device than there is.
+
+    Args:
+        callbacks: Those of the recipe.
+
+    Raises:
+        UserError: Naming what there is.
+    """
+    if any(isinstance(callback, Float8) for callback in callbacks):
+        float8.check_hardware()
+
+
 def check_strategy(
-    trainer: dict[str, Any], data: dict[str, Any], strategy: Any, network: Any, optimizer: Any, callbacks: Iterable[Any]
+    trainer: dict[str, Any],
+    data: dict[str, Any],
+    strategy: Any,
+    devices: int,
+    network: Any,
+    optimizer: Any,
+    callbacks: Iterable[Any],
 ) -> None:
-    """Refuses what cannot be combined.
+    """Refuses what cannot be combined, wherever the devices are.
 
     Args:
         trainer: The section of the recipe.
-        data: The arguments of the data in the recipe.
-        strategy: As it is built.
+        data: The arguments of the data, defaults among them; ``batch_size`` and ``batches`` as they are built.
+        strategy: As it is built, or its name where it is not ours.
+        devices: Their number, on all nodes.
         network: Built without memory.
         optimizer: Built for a handful of numbers.
         callbacks: Those of the recipe.
@@ -86,12 +109,14 @@ def check_strategy(
     Raises:
         UserError: Naming the keys, and the edit to make.
     """
+    layout = layout_of(strategy, "", devices)
     callbacks = list(callbacks)
-    if any(isinstance(callback, Float8) for callback in callbacks):
-        check_hardware()
-        if isinstance(strategy, Sharded) and strategy.tensor_parallel > 1:
-            raise UserError("trainer.callbacks: Float8 has no products of weights that tensor parallelism cuts; use "
-                            "--config overlays/strategy/fsdp2")  # fmt: skip
+    shared = isinstance(strategy, Sharded) and strategy.tensor_parallel > 1
+    if shared and any(isinstance(callback, Float8) for callback in callbacks):
+        raise UserError("trainer.callbacks: Float8 has no products of weights that tensor parallelism cuts; use "
+                        "--config overlays/strategy/fsdp2")  # fmt: skip
+    if isinstance(rows := data.get("batch_size"), AcrossDevices):
+        rows.on_each(layout.data)
     if isinstance(strategy, ZeRO):
         _check_zero(strategy, trainer, optimizer, callbacks)
     if isinstance(strategy, Sharded) and isinstance(optimizer, Muon):
@@ -102,16 +127,12 @@ def check_strategy(
     if any(isinstance(callback, LoRA) for callback in callbacks):
         raise UserError("trainer.callbacks: LoRA adds weights that Sharded would not spread; use --config "
                         "overlays/strategy/ddp, where adapters cost next to nothing")  # fmt: skip
-    tensor = strategy.tensor_parallel
-    devices = _count(trainer)
-    if devices is not None:
-        strategy.divide(devices)
     if isinstance(strategy, ExpertParallel):
         expert_parallel.check(network, devices)
     if isinstance(strategy, ContextParallel):
-        context_parallel.check(network, tensor, data)
-    elif tensor > 1:
-        _check_tensor_parallel(tensor, data, network)
+        context_parallel.check(network, layout.context, data)
+    if layout.tensor > 1:
+        _check_tensor_parallel(layout.tensor, data, network)
 
 
 def _check_zero(strategy: ZeRO, trainer: dict[str, Any], optimizer: Any, callbacks: Iterable[Any]) -> None:
@@ -145,23 +166,11 @@ def _check_tensor_parallel(devices: int, data: dict[str, Any], network: Any) -> 
         check(network, devices)
     except SizeError as error:
         raise UserError(f"model.network.{error}" if str(error).startswith("dims.") else str(error)) from error
-    for name in ("block_size", "max_len"):
-        length = data.get(name)
-        if name == "block_size" and isinstance(length, int) and length % devices:
-            raise UserError(f"data.{name}: {length} tokens cannot be shared by {devices} tensor-parallel devices; make "
-                            f"it a multiple of {devices}")  # fmt: skip
-    budget = data.get("batches")
-    multiple = budget.get("init_args", {}).get("multiple", 8) if isinstance(budget, dict) else 8
-    if "batches" in data and multiple % devices:
-        raise UserError(f"data.batches.multiple: multiples of {multiple} tokens cannot be shared by {devices} "
-                        f"tensor-parallel devices; make it a multiple of {devices}")  # fmt: skip
-
-
-def _count(trainer: dict[str, Any]) -> int | None:
-    """Number of devices of the run, where the recipe says it."""
-    devices = trainer.get("devices")
-    if isinstance(devices, list):
-        devices = len(devices)
-    if not str(devices).isdigit() or int(str(devices)) < 1:
-        return None
-    return int(str(devices)) * int(trainer.get("num_nodes") or 1)
+    if "batches" in data:  # rows are padded to multiples
+        multiple = (data["batches"] or TokenBudget()).multiple
+        if multiple % devices:
+            raise UserError(f"data.batches.multiple: multiples of {multiple} tokens cannot be shared by {devices} "
+                            f"tensor-parallel devices; make it a multiple of {devices}")  # fmt: skip
+    elif isinstance(length := data.get("block_size"), int) and length % devices:
+        raise UserError(f"data.block_size: {length} tokens cannot be shared by {devices} tensor-parallel devices; make "
+                        f"it a multiple of {devices}")  # fmt: skip

@@ -14,7 +14,8 @@ and TensorBoard events.
   --KEY VALUE           any key of the recipe, dotted: --trainer.max_steps 100 --model.network.position ALiBi
   --resume              go on from the newest checkpoint of this recipe's runs that verifies; if none, begin anew
   --resume=PATH         the same from this checkpoint file or run folder
-  --init_from PATH      start from the weights of a checkpoint file or run folder
+  --init_from PATH      start from the weights of a checkpoint file or run folder; with --resume, if there is nothing
+                        to resume
   --allow PACKAGE       let the recipe name classes of this package of yours; may be repeated
   --output FOLDER       the run folder, instead of runs/<recipe>/<time>
   --print_config        print the resolved recipe with all defaults and stop

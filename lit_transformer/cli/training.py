@@ -181,7 +181,7 @@ def _fit(arguments: Arguments, resolution: Resolution, argv: list[str]) -> int:
     start, story, folder = None, "", None
     if arguments.resume:
         start, story, folder = _resumed(arguments)
-    origin = _origin(arguments.init_from)
+    origin = _origin(arguments.init_from) if start is None else None
     folder = folder or RunFolder.for_recipe(arguments.name, arguments.output)
     program.run_folder = folder.path
     cli = TrainingCLI(resolution, "fit", folder)
@@ -200,20 +200,29 @@ def _fit(arguments: Arguments, resolution: Resolution, argv: list[str]) -> int:
 
 
 def _resumed(arguments: Arguments) -> tuple[Path | None, str, RunFolder | None]:
-    """The checkpoint to go on from, how it was chosen, and its run folder."""
-    if arguments.init_from:
-        raise UserError("fit: --resume and --init_from exclude each other: one goes on, the other starts anew")
+    """The checkpoint to go on from, how it was chosen, and its run folder.
+
+    With ``--init_from`` a job that is started again and again says one thing each time: what it has saved is gone on
+    with, and its first start is from those weights.
+    """
     place = Path(arguments.resume if isinstance(arguments.resume, str) else arguments.output or "")
     if not str(arguments.resume or "") or place == Path(""):
         place = Path(ROOT) / arguments.name
     if "://" in str(arguments.resume):
         raise UserError(f"--resume={arguments.resume}: checkpoints are read from files only")
     if place.is_file() or (isinstance(arguments.resume, str) and not place.exists()):
+        if arguments.init_from:
+            raise UserError(f"fit: --resume={arguments.resume} and --init_from exclude each other: a run that goes on "
+                            "from a checkpoint has its weights; take one out")  # fmt: skip
         start = resolve(place)
         return start, f"{start}: the checkpoint named", _folder(start)
     found = find_newest(place) if place.is_dir() else None
     if found is None:
-        return None, f"{place}: no checkpoint to resume from; a new run begins", None
+        begins = f"begins from {arguments.init_from}" if arguments.init_from else "begins"
+        story = f"{place}: no checkpoint to resume from; a new run {begins}"
+        # A run that was killed before its first checkpoint has left its log: the folder is its own, to begin in again.
+        begun = arguments.output is not None and place == Path(arguments.output) and (place / "run.log").is_file()
+        return None, story, RunFolder(place) if begun else None
     return found.path, str(found), _folder(found.path)
 
 

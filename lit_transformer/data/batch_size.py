@@ -14,16 +14,16 @@ class AcrossDevices:
     """
 
     def __init__(self, rows: int) -> None:
-        if rows < 1:
-            raise UserError(f"data.batch_size.rows: is {rows}, must be at least 1")
         self.rows = rows
 
     def on_each(self, devices: int) -> int:
         """Rows on each of so many devices.
 
         Raises:
-            UserError: They do not come out even.
+            UserError: They do not come out even, or there are none.
         """
+        if self.rows < 1:  # not in the constructor: where a plain number may stand too, the parser hides its errors
+            raise UserError(f"data.batch_size.rows: is {self.rows}, must be at least 1")
         if self.rows % devices:
             below = self.rows // devices * devices
             valid = ", ".join(str(rows) for rows in (below, below + devices) if rows)

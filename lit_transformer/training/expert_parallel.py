@@ -18,6 +18,7 @@ from lit_transformer.blocks.stack import Stack
 from lit_transformer.dims import SizeError
 from lit_transformer.networks.base import Network
 from lit_transformer.networks.decoder_only import DecoderOnly
+from lit_transformer.training.layout import Layout
 from lit_transformer.training.sharding import materialise
 from lit_transformer.training.strategy import Sharded
 
@@ -31,6 +32,10 @@ class ExpertParallel(Sharded):
 
     def __init__(self, process_group_backend: str | None = None) -> None:
         super().__init__(1, process_group_backend=process_group_backend)
+
+    def layout(self, name: str, devices: int) -> Layout:
+        """See the base class."""
+        return Layout(name, self.divide(devices), experts=devices, stage=3)
 
     def spread(self, task: Any, network: Network) -> None:
         """Experts over the devices, each whole; the other weights as FSDP2 does."""

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from lit_transformer.errors import UserError
 from lit_transformer.networks.base import Network
 from lit_transformer.networks.parts import cut, fill, is_sharded, local, named_state
+from lit_transformer.training.layout import Layout
 from lit_transformer.training.partitions import Partitions
 
 WHOLE = ("Muon", "Adafactor", "LBFGS", "SparseAdam", "Adagrad")
@@ -96,6 +97,10 @@ class ZeRO(DeepSpeedStrategy):
             self._process_group_backend = self._process_group_backend or "gloo"
         self.set_world_ranks()
         self._init_deepspeed_distributed()
+
+    def layout(self, name: str, devices: int) -> Layout:
+        """How so many devices are used."""
+        return Layout(name, devices, stage=self.stage, masters=True, offload=self.offload)
 
     def build(self, task: Any, make: Callable[[], Network]) -> Network:
         """Builds a network; with stage 3 without memory, then weight by weight: each is shared out once it is there.

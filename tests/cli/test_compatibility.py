@@ -21,6 +21,9 @@ SHARDED = ["--config", "overlays/strategy/tensor_parallel"]
     (["--config", "overlays/strategy/fsdp2_tp", "--trainer.devices", "3"], "2 does not divide the 3 devices"),
     ([*SHARDED, "--model.network.dims.n_heads", "1"], "dims.n_heads: is 1, which 2 tensor-parallel devices do not"),
     ([*SHARDED, "--data.block_size", "15"], "data.block_size: 15 tokens cannot be shared by 2"),
+    (["--trainer.devices", "2", "--data.batch_size", "{class_path: AcrossDevices, rows: 9}"],
+     "data.batch_size.rows: 9 rows cannot be shared by 2 devices that see different data; valid: 8, 10; or devices: 1,"),
+    (["--data.batch_size", "{class_path: AcrossDevices, rows: 0}"], "data.batch_size.rows: is 0, must be at least 1"),
     ([*SHARDED, "--config", "overlays/position/alibi"], "no plan for ALiBi"),
     ([*SHARDED, "--config", "overlays/norm/batch_norm"], "no plan for BatchNorm"),
     ([*SHARDED, "--config", "overlays/feed_forward/mixture"], "no plan for MixtureOfExperts"),
@@ -50,6 +53,14 @@ def test_one_line_before_any_process(
     said = capsys.readouterr().err.strip().splitlines()
     assert line in said[-1] and len([each for each in said if each.startswith("lit-transformer: ")]) == 1
     assert not (folder / "run").exists()
+
+
+def test_what_the_recipe_leaves_out_is_checked_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = (folder / "tiny.yaml").read_text().replace("  block_size: 16\n", "")
+    (folder / "tiny.yaml").write_text(recipe.replace("d_model: 16, n_layers: 1, n_heads: 2", "d_model: 12, n_heads: 3"))
+    three = ["--config", "overlays/strategy/fsdp2", "--trainer.devices", "3", "--trainer.strategy.tensor_parallel_size"]
+    assert main(["fit", "--config", "tiny.yaml", *three, "3", "--output", "run"]) == 2
+    assert "data.block_size: 256 tokens cannot be shared by 3 tensor-parallel devices" in capsys.readouterr().err
 
 
 def _without_deepspeed(find: Any) -> Any:

@@ -82,7 +82,8 @@ def test_help_lists_every_verb(capsys):
         (["validate", "--resume"], "unknown option '--resume'"),
         (["validate", "--checkpoint", "https://example.org/x.ckpt"], "read from files only"),
         (["fit", "--config", "tiny.yaml", "--resume=https://example.org/x.ckpt"], "read from files only"),
-        (["fit", "--config", "tiny.yaml", "--resume", "--init_from", "x"], "exclude each other"),
+        (["fit", "--config", "tiny.yaml", "--resume=gone.ckpt", "--init_from", "x"], "exclude each other"),
+        (["fit", "--config", "tiny.yaml", "--resume", "--init_from", "x"], "--init_from x: no such file"),
     ],
 )
 def test_mistakes_on_the_command_line(argv, message, command, folder):

@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 
+from lit_transformer.checkpoints.reading import read
 from lit_transformer.cli.training import differences
 from tests.cli.conftest import run_folders
 
@@ -21,8 +22,6 @@ def test_a_run_and_what_follows(command, folder):
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
     log = (run / "run.log").read_text()
     assert "command: lit-transformer fit --config tiny.yaml" in log and "allowed beside the closed list: none" in log
-
-    from lit_transformer.checkpoints.reading import read
 
     stored = read(run / "checkpoints" / "last.ckpt")
     assert stored["hyper_parameters"]["class_path"].endswith("LanguageModeling")
@@ -58,6 +57,20 @@ def test_predict_writes_json_lines(command, folder):
     assert code == 0, err
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
     assert rows and set(rows[0]) >= {"id", "log_likelihood"}
+
+
+def test_a_job_begins_from_weights_and_goes_on_from_its_own_checkpoint(command, folder):
+    """What a queue starts again and again, with one command line."""
+    assert command("fit", "--config", "tiny.yaml", "--trainer.max_steps", "2", "--output", "first")[0] == 0
+    job = ["fit", "--config", "tiny.yaml", "--init_from", "first", "--output", "job", "--resume"]
+    (folder / "job").mkdir()
+    (folder / "job" / "run.log").write_text("")  # killed before its first checkpoint
+    code, _, err = command(*job, "--trainer.max_steps", "1")
+    assert code == 0 and "a new run begins from first" in err and "weights loaded" in err, err
+    (folder / "first").rename(folder / "gone")
+    code, _, err = command(*job, "--trainer.max_steps", "3")
+    assert code == 0 and "last.ckpt: step 1" in err and "weights loaded" not in err, err
+    assert read(folder / "job" / "checkpoints" / "last.ckpt")["global_step"] == 3
 
 
 def test_resume_without_a_run_begins_anew(command, folder):
