@@ -53,6 +53,10 @@ class Scale:
             where = max(where, self.low)
         return self.start + (where - self.low) / (self.high - self.low) * (self.end - self.start)
 
+    def cuts(self, value: float) -> bool:
+        """Whether a value lies below what a logarithmic axis has room for."""
+        return self.log and (value <= 0 or math.log10(value) < self.low - 1e-9)
+
     def ticks(self, most: int = 7) -> list[float]:
         """Round values within."""
         if not self.log:

@@ -23,6 +23,7 @@ from lit_transformer.analysis.axes import (
     ticks_across,
     title_of,
 )
+from lit_transformer.analysis.means import shown
 
 COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a3d9a", "#8c6d31", "#7f7f7f", "#a11d33",
@@ -31,6 +32,9 @@ COLOURS = (
 """Okabe and Ito's for people who see colours otherwise, then more."""
 
 DASHES = ("", "6 3", "2 2")
+
+CUT = "; the interval goes on below the axis"
+"""Said of an interval whose end a logarithmic axis has no room for: it has an arrow."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,8 @@ def line_chart(
         if not each:
             continue
         colour, dash = COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
-        inner = _band(each, frame, colour) + ("" if name.startswith(".") else _path(each, frame, colour, dash))
+        between = not name.startswith(".")  # nothing lies between categories
+        inner = _band(each, frame, colour) + _path(each, frame, colour, dash) if between else ""
         if marks:
             inner += "".join(_dot(p, name, frame, colour, x, hollow=bool(dash)) for p in each)
         parts.append(group(number, inner))
@@ -153,7 +158,7 @@ def interval_chart(
         inner = text_at(left - 8, middle + 4, name[:40], anchor="end")
         for place, p in enumerate(points):
             low, high = p.spread
-            note = escape(p.note or f"{name}: {p.y:.5g}")
+            note = escape(p.note or f"{name}: {shown(p.y)}")
             at = scale(p.y)
             if place:
                 inner += f'<circle cx="{at:.1f}" cy="{middle:.1f}" r="2.5" fill="{colour}" fill-opacity="0.45">'
@@ -161,7 +166,10 @@ def interval_chart(
                 inner += (
                     f'<path d="M{scale(low):.1f} {middle:.1f}H{scale(high):.1f}" stroke="{colour}" stroke-width="2"/>'
                 )
-                inner += f'<circle class="mark" cx="{at:.1f}" cy="{middle:.1f}" r="5" fill="{colour}">'
+                if scale.cuts(low):
+                    inner += _arrow(scale(low), middle, (5, -4, 5, 4), colour)
+                    note += escape(CUT)
+                inner += f'<circle class="mark" tabindex="0" cx="{at:.1f}" cy="{middle:.1f}" r="5" fill="{colour}">'
             inner += f"<title>{note}</title></circle>"
         parts.append(group(number, inner))
     return Chart(title, svg(title, width, height, "".join(parts)))
@@ -202,11 +210,12 @@ def heat_chart(
             fits = value is not None and math.isfinite(value) and (value > 0 or not log)
             share = min(1.0, max(0.0, scale(value))) if fits and value is not None else 0.0
             fill = _mixed(share) if fits else "none"
-            said = f"{value:.4g}" if fits else missing(row, column)
+            said = shown(value, 4) if fits and value is not None else missing(row, column)
             ink = "currentColor" if not fits else "#fff" if share > 0.5 else "#111"
             place = left + j * wide
             parts.append(
-                f'<g class="mark"><rect x="{place:.1f}" y="{top:.1f}" width="{wide - 2:.1f}" height="{high - 2:.1f}" '
+                '<g class="mark" tabindex="0">'
+                f'<rect x="{place:.1f}" y="{top:.1f}" width="{wide - 2:.1f}" height="{high - 2:.1f}" '
                 f'fill="{fill}" stroke="currentColor" stroke-opacity="0.2"><title>{escape(f"{row}, {column}: {said}")}'
                 f"</title></rect>{text_at(place + wide / 2, top + high / 2 + 4, said, anchor='middle', fill=ink)}</g>"
             )
@@ -276,6 +285,12 @@ def _band(points: Sequence[Point], frame: _Frame, colour: str) -> str:
     return f'<path d="M{"L".join(upper + lower)}Z" fill="{colour}" fill-opacity="0.14"/>'
 
 
+def _arrow(x: float, y: float, ends: tuple[float, float, float, float], colour: str) -> str:
+    """The tip of an interval that goes on beyond the axis, its ends relative to the tip."""
+    places = f"M{x + ends[0]:.1f} {y + ends[1]:.1f}L{x:.1f} {y:.1f}L{x + ends[2]:.1f} {y + ends[3]:.1f}"
+    return f'<path d="{places}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+
+
 def _path(points: Sequence[Point], frame: _Frame, colour: str, dash: str) -> str:
     if len(points) < 2:
         return ""
@@ -284,17 +299,20 @@ def _path(points: Sequence[Point], frame: _Frame, colour: str, dash: str) -> str
 
 
 def _dot(p: Point, name: str, frame: _Frame, colour: str, x: Axis, hollow: bool) -> str:
-    shown = x.names[int(p.x)] if x.names else f"{p.x:.6g}"
+    place = x.names[int(p.x)] if x.names else f"{p.x:.6g}"
     low, high = p.spread
     between = f" [{low:.4g}, {high:.4g}]" if (low, high) != (p.y, p.y) else ""
-    note = p.note or f"{name.removeprefix('.')}, {shown}: {p.y:.5g}{between}"
+    note = p.note or f"{name.removeprefix('.')}, {place}: {shown(p.y)}{between}"
     bar = ""
     if between:
         at = frame.x(p.x)
-        bar = f'<path d="M{at:.1f} {frame.y(low):.1f}V{frame.y(high):.1f}" stroke="{colour}" stroke-opacity="0.6"/>'
+        if frame.y.cuts(low):
+            bar += _arrow(at, frame.y(low), (-4, -5, 4, -5), colour)
+            note += CUT
+        bar += f'<path d="M{at:.1f} {frame.y(low):.1f}V{frame.y(high):.1f}" stroke="{colour}" stroke-opacity="0.6"/>'
     fill = f'fill="{colour}"' + (f' fill-opacity="0.2" stroke="{colour}" stroke-width="1.5"' if hollow else "")
     return (
-        f'{bar}<circle class="mark" cx="{frame.x(p.x):.1f}" cy="{frame.y(p.y):.1f}" r="3.5" {fill}>'
+        f'{bar}<circle class="mark" tabindex="0" cx="{frame.x(p.x):.1f}" cy="{frame.y(p.y):.1f}" r="3.5" {fill}>'
         f"<title>{escape(note)}</title></circle>"
     )
 

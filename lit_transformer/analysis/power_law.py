@@ -1,10 +1,15 @@
 """Fitting how loss falls with parameters and tokens (Hoffmann et al., 2022, arXiv:2203.15556, approach 3)."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+
+from lit_transformer.analysis.axes import Axis
+from lit_transformer.analysis.chart import Chart, Point, interval_chart, line_chart
+from lit_transformer.analysis.means import mean
+from lit_transformer.analysis.seed_charts import interval_of, middle, point
 
 Run = tuple[float, float, float]
 """Parameters, tokens, loss."""
@@ -77,10 +82,67 @@ def resampled_fits(groups: Sequence[Sequence[Run]], count: int = 50, seed: int =
         groups: The runs of each group.
         count: Number of fits.
         seed: Of the drawing.
+
+    Returns:
+        The fits; none where a group has one run, which drawn again would always be the same.
     """
+    if any(len(group) < 2 for group in groups):
+        return []
     draw = np.random.RandomState(seed)
     result = []
     for _ in range(count):
         runs = [group[i] for group in groups for i in draw.randint(0, len(group), len(group))]
         result.append(fit_power_law(runs))
     return result
+
+
+def power_law_charts(
+    title: str, sizes: Mapping[str, Sequence[Sequence[Run]]], measure: str = "loss", beyond: float = 4.0
+) -> list[Chart]:
+    """Loss against tokens for every size with the fitted law, and where the next size should fall.
+
+    The intervals come from fits to seeds drawn again. Where a size was trained with one seed there are none: nothing
+    is known of how far another seed would have been off.
+
+    Args:
+        title: Written above.
+        sizes: By name of the size: the runs of each number of tokens, one for each seed.
+        measure: What the loss is called.
+        beyond: How many times the largest run's compute the next size is asked for.
+
+    Raises:
+        ValueError: There are too few runs for a fit.
+    """
+    groups = [group for each in sizes.values() for group in each if group]
+    runs = [run for group in groups for run in group]
+    fit, fits = fit_power_law(runs), resampled_fits(groups)
+    lines: dict[str, list[Point]] = {}
+    for name, each in sizes.items():
+        kept = sorted((group for group in each if group), key=lambda group: group[0][1])
+        lines[f".{name}"] = [
+            point(group[0][1], mean([loss for _, _, loss in group]), f"{name}, {group[0][1]:,.0f} tokens")
+            for group in kept
+        ]
+        ends = [kept[0][0][1], kept[-1][0][1]] if kept else []
+        span = [ends[0] * (ends[1] / ends[0]) ** (i / 16) for i in range(25)] if ends else []
+        lines[f"{name} fitted"] = [Point(x, fit(kept[0][0][0], x)) for x in span]
+    compute = max(6 * n * d for n, d, _ in runs) * beyond
+    best = fit.best(compute)
+    said = ", ".join(
+        f"{words} {getattr(fit, name):.3g}{interval_of([getattr(each, name) for each in fits])}"
+        for words, name in (("E", "floor"), ("alpha", "alpha"), ("beta", "beta"))
+    )
+    why = "" if fits else " (one seed: no intervals)"
+    first = line_chart(
+        f"{title}: {said}{why}", lines, Axis("tokens of training", log=True), Axis(measure), size=(900, 440)
+    )
+    row = Point(0, fit(*best), note=f"{best[0]:,.0f} parameters, {best[1]:,.0f} tokens: {fit(*best):.4g}")
+    if fits:
+        low, high = middle([each(*each.best(compute)) for each in fits])
+        row = replace(row, low=low, high=high)
+    next_size = interval_of([each.best(compute)[0] for each in fits])
+    name = (
+        f"next, for {compute:.2g} FLOPs: {best[0]:,.0f} parameters{next_size}, {best[1]:,.0f} tokens, "
+        f"{measure} {fit(*best):.4g}{interval_of([each(*each.best(compute)) for each in fits])}"
+    )
+    return [first, interval_chart(name, {"predicted": [row]}, measure, width=900)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lit_transformer.cli.arguments import parse_arguments
 from lit_transformer.cli.options import OptionParser
-from lit_transformer.errors import EXIT_DONE, UserError
+from lit_transformer.errors import EXIT_DONE, Preempted, UserError
 
 if TYPE_CHECKING:
     from lit_transformer.studies.cells import Cell, Plan
@@ -74,6 +74,10 @@ def run(argv: list[str]) -> int:
     if options.plan:
         return print_plan(engine)
     failed = engine.run(options.cell)
+    if engine.elsewhere and not failed:
+        names = ", ".join(cell.name for cell in engine.elsewhere[:3])
+        more = f" and {len(engine.elsewhere) - 3} more" if len(engine.elsewhere) > 3 else ""
+        raise Preempted(f"in work elsewhere: {names}{more}; start again once they are done, for the report")
     return finished(folder, failed, options.allow, options.cell is None)
 
 

@@ -8,6 +8,7 @@ from lit_transformer.recipe.tree import Mapping
 from lit_transformer.studies.claims import Claim
 from lit_transformer.studies.figures import StudyFigure
 from lit_transformer.studies.levels import check_name
+from lit_transformer.studies.measured import never_measured
 from lit_transformer.studies.parts import TRAINED
 from lit_transformer.studies.study import Study
 
@@ -62,9 +63,16 @@ def check_study(study: Study, node: Mapping) -> None:
     if not study.measures:
         raise fail("measures", "is empty; there is nothing to compare by")
     for measure in study.compared:
-        for name in measure.steps:
-            if name not in names:
-                raise fail("measures", f"{measure.name}: there is no step {quote(name)}{hint(name, names, 'steps')}")
+        for number in measure.numbers:
+            if number.step not in names:
+                near = hint(number.step, names, "steps")
+                raise fail("measures", f"{measure.name}: there is no step {quote(number.step)}{near}")
+            if why := never_measured(number, study.steps):
+                raise fail("measures", f"{measure.name}: {why}")
+    for name in study.notes:
+        if name not in [*study.measures, *names]:
+            near = hint(name, [*study.measures, *names])
+            raise fail("notes", f"there is no measure and no step {quote(name)}{near}")
     for claim in study.claims:
         for factor, level in claim.where.items():
             if level not in study.grid.get(factor, {}):

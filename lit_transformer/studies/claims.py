@@ -1,10 +1,11 @@
-"""What was expected before anything was trained, held against what was found."""
+"""What was expected, held against what was found."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lit_transformer.analysis.means import shown
 from lit_transformer.errors import UserError
 from lit_transformer.recipe.suggest import hint
 from lit_transformer.studies.parts import Part
@@ -37,11 +38,13 @@ class Claim(Part):
         text: What is claimed, in words.
         source: Who says so.
         where: Factors and levels of the settings that it is about; left out: all.
+        note: What a reader should know of it: that its threshold was changed after a result was seen, say.
     """
 
     text: str
     source: str = ""
     where: dict[str, str] = field(default_factory=dict)
+    note: str = ""
 
     def check(self, arms: Sequence[str], measures: Sequence[str], steps: Sequence[str]) -> None:
         """Refuses names that the study does not have.
@@ -76,6 +79,7 @@ class AtLeast(Claim):
         text: What is claimed, in words.
         source: Who says so.
         where: Factors and levels of the settings that it is about; left out: all.
+        note: What a reader should know of it.
         arm: The arm.
         measure: The measure.
         value: What it reaches.
@@ -123,6 +127,7 @@ class Below(Claim):
         text: What is claimed, in words.
         source: Who says so.
         where: Factors and levels of the settings that it is about; left out: all.
+        note: What a reader should know of it.
         arm: The arm.
         than: The others; each comparison must hold.
         measure: The measure.
@@ -168,6 +173,7 @@ class Refused(Claim):
         text: What is claimed, in words.
         source: Who says so.
         where: Factors and levels of the settings that it is about; left out: all.
+        note: What a reader should know of it.
         arm: The arm.
         step: The step.
     """
@@ -200,5 +206,5 @@ def _side(margin: float, half: float, strict: bool = False) -> str:
 
 
 def _written(found: Mean) -> str:
-    spread = "" if math.isnan(found.half) else f" ± {found.half:.2g}"
-    return f"{found.value:.4g}{spread} (n = {found.count})"
+    spread = "" if math.isnan(found.half) else f" ± {shown(found.half, 2)}"
+    return f"{shown(found.value, 4)}{spread} (n = {found.count})"

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,9 +17,20 @@ from typing import Any
 from lit_transformer.errors import EXIT_DONE, EnvironmentFault, LitTransformerError, Preempted, UserError
 from lit_transformer.studies.cells import Cell, Plan
 from lit_transformer.studies.matching import check_match, table
+from lit_transformer.studies.measured import not_measured, probes_of
 from lit_transformer.studies.processes import STOPPING, ended, forked
 from lit_transformer.studies.program import Facts, Program
-from lit_transformer.studies.worker import DIVERGED, TRAINED, Folder, Worker, check_same, settled, work, write_whole
+from lit_transformer.studies.worker import (
+    DIVERGED,
+    ELSEWHERE,
+    TRAINED,
+    Folder,
+    Worker,
+    check_same,
+    settled,
+    work,
+    write_whole,
+)
 
 Say = Callable[[str], None]
 
@@ -64,6 +76,10 @@ class Engine:
         self.say = say
         self.worker = Worker(plan, folder, program)
         self._stop: str | None = None
+        self._mistake = ""
+        """What no further training would put right."""
+        self.elsewhere: list[Cell] = []
+        """Cells that another process works on."""
         self._seconds: list[float] = []
 
     def run(self, only: int | None = None) -> list[Cell]:
@@ -80,6 +96,8 @@ class Engine:
         self.folder.make()
         cells = self._chosen(only)
         waiting = [cell for cell in cells if not self._settled(cell)]
+        if waiting and (mistake := self._not_measured()):
+            raise UserError(mistake)
         if done := len(cells) - len(waiting):
             self.say(f"{done} of {len(cells)} cells are done already")
         facts = self.inspect()
@@ -113,8 +131,8 @@ class Engine:
     def _asked(self, cells: Sequence[Cell]) -> dict[str, Any]:
         """What a process of its own says of these cells."""
         self.folder.make()
-        # Tasks of a job array look at the same time.
-        answer = self.folder.path / f"inspection.{os.getpid()}.json"
+        # Tasks of a job array look at the same time, and processes of two hosts may have the same number.
+        answer = self.folder.path / f"inspection.{uuid.uuid4().hex}.json"
         log = self.folder.path / "logs" / "inspection.log"
         code = ended(forked(lambda: self._inspected(cells, answer), log), wait=True)
         said = _read(answer) or {}
@@ -168,6 +186,7 @@ class Engine:
         running: dict[int, _Running] = {}
         failed: list[Cell] = []
         left, told = len(cells), False
+        self.elsewhere = []
         with self._signals():
             while waiting or running:
                 while waiting and len(running) < self.processes and self._stop is None:
@@ -192,6 +211,12 @@ class Engine:
                         left -= 1
                         self._seconds.append(time.monotonic() - each.since)
                         self._report(each, total - left, total, left)
+                        if left and (mistake := self._not_measured(each.cell)):
+                            self._mistake = self._stop = mistake
+                    elif code == ELSEWHERE:
+                        left -= 1
+                        self.elsewhere.append(each.cell)
+                        self.say(f"{each.cell.name}: in work elsewhere")
                     elif again.pop(each.cell.number, False) and code not in (2, 75):
                         self.say(f"{each.cell.name}: failed ({_reason(code, self._log_end(each.cell))}); once more")
                         waiting.append(each.cell)
@@ -201,6 +226,8 @@ class Engine:
                         self.say(f"{each.cell.name}: FAILED ({_reason(code, self._log_end(each.cell))}); "
                                  f"{self.folder.log(each.cell)}")  # fmt: skip
                 time.sleep(0.05)
+        if self._mistake:
+            raise UserError(f"{self._mistake}; put it right and start again: what is trained is kept")
         if self._stop is not None:
             raise Preempted(f"stopped by {self._stop}; {total - left} of {total} cells are done, start again to go on")
         return failed
@@ -225,6 +252,14 @@ class Engine:
         mean = sum(self._seconds) / len(self._seconds)
         rest = f"about {_clock(mean * left / min(self.processes, left))} left" if left else "all done"
         self.say(f"[{done}/{total}] {each.cell.name}: {said}; {_clock(time.monotonic() - each.since)}; {rest}")
+
+    def _not_measured(self, newest: Cell | None = None) -> str:
+        """A measure that none of the finished cells has a number for; empty where the newest has all."""
+        study = self.plan.study
+        if newest and not not_measured(study.compared, [self.folder.read(newest)], probes_of(study.steps)):
+            return ""
+        done = [results for cell in self.plan.cells if settled(self.plan, cell, results := self.folder.read(cell))]
+        return not_measured(study.compared, done, probes_of(study.steps))
 
     def _log_end(self, cell: Cell) -> str:
         try:

@@ -1,18 +1,24 @@
 """The pictures of a report: each a class that a study names, drawn by a public function of ``analysis``."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lit_transformer.analysis.chart import Axis, Chart, Point, heat_chart, interval_chart, line_chart
+from lit_transformer.analysis.axes import Axis
+from lit_transformer.analysis.chart import Chart, heat_chart
+from lit_transformer.analysis.seed_charts import arms_chart, series_chart, steps_chart
 from lit_transformer.errors import UserError
 from lit_transformer.recipe.suggest import hint
-from lit_transformer.studies.parts import TRAINED, Number, Part
-from lit_transformer.studies.statistics import Mean, mean
+from lit_transformer.studies.drawing import curve_values, series_values, setting_name, step_values, titled
+from lit_transformer.studies.parts import TRAINED, Part
 
 if TYPE_CHECKING:
     from lit_transformer.studies.results import Results, Setting
+
+
+class NothingToDraw(Exception):
+    """Why a figure cannot be drawn, for the report to say."""
 
 
 @dataclass
@@ -32,8 +38,22 @@ class StudyFigure(Part):
             UserError: One that it does not.
         """
 
+    def draw(self, folder: str | Path) -> list[Chart]:
+        """The pictures of a study's folder, for a notebook: ``Curves().draw("runs/studies/ablation")``.
+
+        Raises:
+            UserError: There is no study in the folder.
+        """
+        from lit_transformer.studies.results import Results
+
+        return list(self.charts(Results(folder)))
+
     def charts(self, results: "Results") -> Iterator[Chart]:
-        """The pictures, of each setting one where nothing else is said."""
+        """The pictures, of each setting one where nothing else is said.
+
+        Raises:
+            NothingToDraw: Why there is none.
+        """
         for setting in results.settings:
             chart = self.chart(results, setting, titled(self.title or self.default_title, setting))
             if chart is not None:
@@ -63,7 +83,11 @@ class Intervals(StudyFigure):
 
     measure: str = "loss"
     log: bool = False
-    default_title = "means over seeds with 95 % intervals"
+
+    @property
+    def default_title(self) -> str:  # type: ignore[override]
+        """The measure."""
+        return self.measure
 
     def check(self, arms: Sequence[str], measures: Sequence[str], steps: Sequence[str]) -> None:
         """See the base class."""
@@ -72,16 +96,10 @@ class Intervals(StudyFigure):
     def chart(self, results: "Results", setting: "Setting", title: str) -> Chart | None:
         """See the base class."""
         measure = results.measure(self.measure)
-        rows: dict[str, list[Point]] = {arm: [] for arm in results.arms}  # an arm has its colour in all pictures
-        for arm in results.arms:
-            values = results.values(arm, setting, measure)
-            if values:
-                found = mean(list(values.values()))
-                rows[arm] = [point(0, found, arm)]
-                rows[arm] += [
-                    Point(0, value, note=f"{arm}, seed {seed}: {value:.5g}") for seed, value in values.items()
-                ]
-        return interval_chart(title, rows, str(measure), self.log) if any(rows.values()) else None
+        # Every arm, also without values: it has its colour in all pictures.
+        values = {arm: results.values(arm, setting, measure) for arm in results.arms}
+        means = " (means with 95 % intervals)" if any(len(each) > 1 for each in values.values()) else ""
+        return arms_chart(title, values, f"{measure}{means}", self.log) if any(values.values()) else None
 
 
 @dataclass
@@ -117,30 +135,19 @@ class Steps(StudyFigure):
     @property
     def default_title(self) -> str:  # type: ignore[override]
         """The metric."""
-        return self.metric + (" relative to the first" if self.relative else "")
+        return self.metric + (f", divided by that of {self.steps[0]}" if self.relative else "")
 
     def chart(self, results: "Results", setting: "Setting", title: str) -> Chart | None:
         """See the base class."""
-        places = self.x or [float(i) for i in range(len(self.steps))]
-        dot = "" if self.x else "."  # between names there is no line
-        lines: dict[str, list[Point]] = {f"{dot}{arm}": [] for arm in results.arms}
-        for arm in self.arms or results.arms:
-            points = []
-            for place, step in zip(places, self.steps, strict=True):
-                values = []
-                for outcome in results.of(arm, setting):
-                    value = outcome.number(Number(step, self.metric))
-                    first = outcome.number(Number(self.steps[0], self.metric))
-                    if value is not None and not (self.relative and not first):
-                        values.append(value / first if self.relative and first else value)
-                if values:
-                    points.append(point(place, mean(values), f"{arm}, {step}"))
-            lines[f"{dot}{arm}"] = points
-        names = [] if self.x else self.steps
-        up = self.metric + (f", over that of {self.steps[0]}" if self.relative else "")
-        axes = Axis(self.label, log=bool(self.x) and min(self.x) > 0, names=names), Axis(up, log=self.log_y)
-        size = max(760.0, 240 + 86.0 * len(names)), 400.0
-        return line_chart(title, lines, *axes, size) if any(lines.values()) else None
+        drawn = self.arms or results.arms
+        values = {
+            arm: step_values(results, arm, setting, self.steps, self.metric) if arm in drawn else {}
+            for arm in results.arms
+        }
+        if not any(seeds for steps in values.values() for seeds in steps.values()):
+            return None
+        places = dict(zip(self.steps, self.x, strict=True)) if self.x else None
+        return steps_chart(title, values, places, self.label, self.metric, self.relative, self.log_y)
 
 
 @dataclass
@@ -169,17 +176,9 @@ class Curves(StudyFigure):
 
     def chart(self, results: "Results", setting: "Setting", title: str) -> Chart | None:
         """See the base class."""
-        lines: dict[str, list[Point]] = {arm: [] for arm in results.arms}
-        for arm in results.arms:
-            at: dict[float, list[float]] = {}
-            for outcome in results.of(arm, setting):
-                for place, value in outcome.step(self.step).get("curves", {}).get(self.metric, []):
-                    if value is not None:
-                        at.setdefault(float(place), []).append(float(value))
-            if at:
-                lines[arm] = [point(place, mean(values), f"{arm}, step {place:g}") for place, values in at.items()]
+        values = {arm: curve_values(results, arm, setting, self.step, self.metric) for arm in results.arms}
         axes = Axis("optimizer step"), Axis(self.metric, log=self.log_y)
-        return line_chart(title, lines, *axes) if any(lines.values()) else None
+        return series_chart(title, values, *axes) if any(values.values()) else None
 
 
 @dataclass
@@ -191,6 +190,7 @@ class Series(StudyFigure):
         step: The step.
         name: Name of the series: its points are the metrics ``NAME/X``.
         label: What x is.
+        unit: What y is; left out: the name in words.
         log_x: Whether the axis across goes by logarithm.
         log_y: Whether the axis up does.
     """
@@ -198,13 +198,19 @@ class Series(StudyFigure):
     step: str = ""
     name: str = ""
     label: str = ""
+    unit: str = ""
     log_x: bool = False
     log_y: bool = False
 
     @property
     def default_title(self) -> str:  # type: ignore[override]
-        """The series."""
-        return self.name
+        """The series, and the step that measured it."""
+        return f"{self.words} ({self.step})"
+
+    @property
+    def words(self) -> str:
+        """What y is."""
+        return self.unit or self.name.replace("_", " ")
 
     def check(self, arms: Sequence[str], measures: Sequence[str], steps: Sequence[str]) -> None:
         """See the base class."""
@@ -212,13 +218,9 @@ class Series(StudyFigure):
 
     def chart(self, results: "Results", setting: "Setting", title: str) -> Chart | None:
         """See the base class."""
-        lines: dict[str, list[Point]] = {arm: [] for arm in results.arms}
-        for arm in results.arms:
-            at = series_values(results, arm, setting, self.step, self.name)
-            if at:
-                lines[arm] = [point(place, mean(at[place]), f"{arm}, {place:g}") for place in sorted(at)]
-        axes = Axis(self.label, log=self.log_x), Axis(self.name, log=self.log_y)
-        return line_chart(title, lines, *axes) if any(lines.values()) else None
+        values = {arm: series_values(results, arm, setting, self.step, self.name) for arm in results.arms}
+        axes = Axis(self.label, log=self.log_x), Axis(self.words, log=self.log_y)
+        return series_chart(title, values, *axes) if any(values.values()) else None
 
 
 @dataclass
@@ -233,7 +235,11 @@ class Heat(StudyFigure):
 
     measure: str = "loss"
     log: bool = False
-    default_title = "means over seeds"
+
+    @property
+    def default_title(self) -> str:  # type: ignore[override]
+        """The measure."""
+        return self.measure
 
     def check(self, arms: Sequence[str], measures: Sequence[str], steps: Sequence[str]) -> None:
         """See the base class."""
@@ -251,48 +257,8 @@ class Heat(StudyFigure):
                 values[arm, column] = None if found is None else found.value
                 statuses = [outcome.status for outcome in results.of(arm, setting)]
                 said[arm, column] = statuses[0] if statuses and statuses[0] != "done" else "" if statuses else "not run"
-        label = f"{measure}" + (", colours by logarithm" if self.log else "")
+        if all(value is None for value in values.values()):
+            return
+        label = f"{measure}, means over seeds" + (", colours by logarithm" if self.log else "")
         yield heat_chart(self.title or self.default_title, results.arms, columns, values, label,
                          lambda row, column: said[row, column], self.log)  # fmt: skip
-
-
-def series_values(results: "Results", arm: str, setting: "Setting", step: str, name: str) -> dict[float, list[float]]:
-    """The values of all seeds of a series that a step measured, by place."""
-    at: dict[float, list[float]] = {}
-    for outcome in results.of(arm, setting):
-        for metric, value in outcome.step(step).get("metrics", {}).items():
-            series, _, place = metric.rpartition("/")
-            if series == name and value is not None:
-                at.setdefault(float(place), []).append(float(value))
-    return at
-
-
-def fact_of(results: "Results", arm: str, setting: "Setting", fact: str) -> float | None:
-    """What is known of an arm's cells under a setting before training, or what they cost on average."""
-    cells = results.of(arm, setting)
-    if not cells:
-        return None
-    if fact == "seconds":
-        seconds = [cost for each in cells if (cost := each.cost(results.clock)) is not None]
-        return math.fsum(seconds) / len(seconds) if seconds else None
-    facts = results.study["facts"].get(cells[0].group)
-    if facts is None:
-        return None
-    return float(facts["flops"] * facts["tokens"] if fact == "compute" else facts[fact])
-
-
-def setting_name(setting: "Setting") -> str:
-    """A setting in words, empty where there is none."""
-    return ", ".join(f"{factor} {level}" for factor, level in setting)
-
-
-def titled(title: str, setting: "Setting") -> str:
-    """The title with the setting behind it."""
-    name = setting_name(setting)
-    return f"{title} ({name})" if name else title
-
-
-def point(x: float, found: Mean, name: str) -> Point:
-    """A mean as a mark that says its numbers."""
-    spread = "" if math.isnan(found.half) else f" ± {found.half:.2g}"
-    return Point(x, found.value, found.low, found.high, f"{name}: {found.value:.5g}{spread} (n = {found.count})")

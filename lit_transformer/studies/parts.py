@@ -1,7 +1,7 @@
 """What a study's file is made of, beside recipes: steps after training, what is matched, what is measured."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from lit_transformer.errors import UserError
 from lit_transformer.recipe.tree import Mapping
@@ -16,6 +16,9 @@ class Part:
 
 class Probe(Part):
     """Base of what is measured of a trained network beside its losses; see ``probes.py``."""
+
+    names: ClassVar[tuple[str, ...]] = ()
+    """Names that it may give, of a series without the place; where they stand, a measure of another is refused."""
 
     def __call__(self, task: Any, data: Any) -> dict[str, float]:
         """The numbers, by name; ``name/12`` is a point of the series ``name`` at 12.
@@ -122,10 +125,14 @@ class Measure:
         )
 
     @property
+    def numbers(self) -> list[Number]:
+        """The numbers that it reads."""
+        return [number for number in (self.first, self.second) if number is not None]
+
+    @property
     def steps(self) -> list[str]:
         """The steps that it reads."""
-        return [number.step for number in (self.first, self.second) if number is not None]
+        return [number.step for number in self.numbers]
 
     def __str__(self) -> str:
-        numbers = [f"{number.step} {number.metric}" for number in (self.first, self.second) if number is not None]
-        return f" {self.operation} ".join(numbers)
+        return f" {self.operation} ".join(f"{number.step} {number.metric}" for number in self.numbers)

@@ -175,9 +175,9 @@ class ComplexityProbe(Probe):
         for name, each in times.items():
             found[f"{name}_exponent"] = exponent({n: ms for n, ms in each.items() if n >= start})
         if self.widths:
-            for name, each in time_by_size(task.resized, self.widths, self.lengths).items():
-                by_length, by_width = exponents({size: ms for size, ms in each.items() if size[0] >= start})
+            for name, sizes in time_by_size(task.resized, self.widths, self.lengths).items():
+                by_length, by_width = exponents({size: ms for size, ms in sizes.items() if size[0] >= start})
                 found |= {f"{name}_length_exponent": by_length, f"{name}_width_exponent": by_width}
-                found |= {f"{name}_ms_by_width/{width}": each[max(self.lengths), width] for width in self.widths}
+                found |= {f"{name}_ms_by_width/{width}": sizes[max(self.lengths), width] for width in self.widths}
         meeting = crossover(times.get("scores", times["attention"]), times["feed_forward"])
         return found if meeting is None else {**found, "crossover": meeting}

@@ -64,9 +64,11 @@ def _study(node: Mapping, mark: Mark, imports: StudyList) -> Study:
     recipe = own.items.get("recipe")
     if isinstance(recipe, Scalar):
         own.put("recipe", Sequence(recipe.mark, [recipe]), own.marks["recipe"])
+    notes = _texts(own)
     study = cast(Study, resolved(own, Study, "study", mark, imports))
     for step, (change, times) in zip(study.steps, changes, strict=True):
         step.changes, step.times = change, times
+    study.notes = notes
     study.search = _search(node, imports)
     study.arms = {} if study.search is not None else levels_of(node, "arms", "study.arms")
     study.grid = grid_of(node)
@@ -117,6 +119,24 @@ def _times(node: Any) -> dict[str, float]:
     if not found:
         raise node.marks["times"].error("is empty, expected keys of the recipe with factors", "study.steps.times")
     return found
+
+
+def _texts(node: Mapping) -> dict[str, str]:
+    """Takes the notes out of the study, whose keys may have dots (1.5L)."""
+    value = node.items.pop("notes", None)
+    if value is None or (isinstance(value, Scalar) and value.value is None):
+        return {}
+    return dict(_words(value, "", node.marks["notes"]))
+
+
+def _words(node: Any, path: str, mark: Mark) -> Iterator[tuple[str, str]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items.items():
+            yield from _words(value, f"{path}.{key}".lstrip("."), node.marks[key])
+    elif isinstance(node, Scalar) and isinstance(node.value, str):
+        yield path, node.value
+    else:
+        raise mark.error("expected words", f"study.notes.{path}".rstrip("."))
 
 
 def _numbers(node: Any, path: str, mark: Mark) -> Iterator[tuple[str, float]]:

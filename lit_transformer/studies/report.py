@@ -11,9 +11,23 @@ from typing import Any
 
 import yaml
 
+from lit_transformer.analysis.chart import Chart
 from lit_transformer.errors import EnvironmentFault
+from lit_transformer.studies.costs import cost
+from lit_transformer.studies.exports import curves_csv, results_csv
+from lit_transformer.studies.figures import NothingToDraw
 from lit_transformer.studies.results import Results
-from lit_transformer.studies.tables import Table, arms, claims, compared, cost, curves_csv, results_csv, troubles
+from lit_transformer.studies.tables import (
+    Table,
+    alone,
+    arms,
+    claims,
+    compared,
+    glossary,
+    overview,
+    split_measures,
+    troubles,
+)
 from lit_transformer.studies.worker import write_whole
 
 
@@ -63,14 +77,34 @@ class Report:
     def __init__(self, results: Results) -> None:
         self.results = results
         self.study = results.study
-        self.charts = [chart for each in results.figures for chart in each.charts(results)]
+        several, single, nothing = split_measures(results)
+        self.absent = [f"no cell has a number for the measure {each.name} ({each})" for each in nothing]
+        self.charts = self._drawn()
         self.claims = claims(results)
         self.troubles = troubles(results)
-        self.tables = [
-            table for setting in results.settings for measure in results.measures
-            if (table := compared(results, setting, measure)) is not None
-        ]  # fmt: skip
+        self.glossary = glossary(results)
+        self.overview = [overview(results, setting, several) for setting in results.settings if len(several) > 1]
+        self.compared = {
+            str(measure.name): found for measure in several
+            if (found := [table for setting in results.settings
+                          if (table := compared(results, setting, measure)) is not None])
+        }  # fmt: skip
+        """The tables of each measure, one for each setting."""
+        self.alone = [alone(results, arm, measures) for arm, measures in single.items()]
         self.costs = [cost(results, setting) for setting in results.settings]
+
+    def _drawn(self) -> list[Chart]:
+        charts: list[Chart] = []
+        for figure in self.results.figures:
+            why, before = "nothing was measured for it", len(charts)
+            try:
+                charts += figure.charts(self.results)
+            except NothingToDraw as error:
+                why = str(error)
+            if len(charts) == before:
+                title = figure.title or figure.default_title
+                self.absent.append(f"nothing is drawn for the figure {type(figure).__name__} ({title}): {why}")
+        return charts
 
     @property
     def state(self) -> str:
@@ -80,7 +114,8 @@ class Report:
         settings = len(self.results.settings)
         text = f"{done} of {total} cells: {len(self.results.arms)} arms, "
         text += f"{settings} settings, " if settings > 1 else ""
-        text += f"seeds {', '.join(map(str, self.study['seeds']))}"
+        seeds = ", ".join(map(str, self.study["seeds"]))
+        text += f"{len(self.study['seeds'])} seeds ({seeds})" if len(self.study["seeds"]) > 1 else f"one seed ({seeds})"
         if diverged := outcomes.count("diverged"):
             text += f"; {diverged} diverged"
         if self.study["dropped"]:
@@ -104,6 +139,8 @@ class Report:
     @property
     def method(self) -> str:
         """What the numbers mean."""
+        if len(self.study["seeds"]) < 2:
+            return "With one seed there are no intervals and no tests: another seed may turn every difference round."
         return (
             "± is half of the 95 % confidence interval of the mean over seeds (Student's t). Differences are taken "
             "seed by seed; p is that of the two-sided paired t-test, p (Holm) the same corrected for all arms of its "
@@ -115,7 +152,10 @@ class Report:
         """The summary."""
         lines = [f"# {self.study['question']}", "", self.state + ".", ""]
         lines += [f"- {line}" for line in self.setup] + [""]
-        for table in [self.claims, *self.tables, *self.costs, self.troubles, arms(self.results)]:
+        lines += [*(f"- {line}" for line in self.absent), ""] if self.absent else []
+        details = [table for tables in self.compared.values() for table in tables]
+        tables = [self.claims, *self.overview, *self.alone, *details, *self.costs, self.troubles]
+        for table in [*tables, arms(self.results), *self.glossary]:
             if table is not None:
                 lines += [f"## {table.title}", "", *_markdown(table), ""]
                 lines += [table.note, ""] if table.note else []
@@ -141,12 +181,14 @@ class Report:
             f"<h1>{escape(self.study['question'])}</h1>",
             f'<p class="faint">study {escape(self.study["name"])}: {escape(self.state)}</p>',
         ]
+        parts += [f'<p class="fails">{escape(line)}</p>' for line in self.absent]
         sections: list[tuple[str, str, list[str]]] = []
         if self.claims is not None:
             sections.append(("claims", "What was expected", [_html(self.claims, False)]))
         if self.charts:
             sections.append(("figures", "Figures", [f"<figure>{chart.svg}</figure>" for chart in self.charts]))
-        sections.append(("arms", "Arms compared", [*map(_html, self.tables), f'<p class="note">{self.method}</p>']))
+        sections.append(("arms", "Arms compared", self._arms()))
+        sections.append(("words", "What is measured", [_html(table) for table in self.glossary]))
         sections.append(("cost", "What it took", list(map(_html, self.costs))))
         if self.troubles is not None:
             sections.append(("troubles", "What did not end as the rest", [_html(self.troubles, False)]))
@@ -155,6 +197,18 @@ class Report:
         for key, name, inner in sections:
             parts.append(f'<section id="{key}"><h2>{name}</h2>{"".join(inner)}</section>')
         return "\n".join(parts)
+
+    def _arms(self) -> list[str]:
+        """The means of all, then each measure by itself: open where there are few."""
+        note = f'<p class="note">{self.method}</p>'
+        parts = [*map(_html, self.overview), *map(_html, self.alone), note]
+        notes = self.study.get("notes", {})
+        for name, tables in self.compared.items():
+            said = f'<p class="note">{escape(notes[name])}</p>' if name in notes else ""
+            inner = said + "".join(map(_html, tables))
+            measure = self.results.measure(name)
+            parts.append(_folded(f"{name}: {measure}", inner, len(self.compared) <= 2))
+        return parts
 
     def _recipes(self) -> list[str]:
         parts = ["<ul>" + "".join(f"<li>{escape(line)}</li>" for line in self.setup) + "</ul>"]
@@ -169,7 +223,12 @@ class Report:
 
 
 def _details(title: str, text: str) -> str:
-    return f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
+    return f'<details class="recipe"><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>'
+
+
+def _folded(title: str, inner: str, unfolded: bool) -> str:
+    """HTML that a click unfolds."""
+    return f"<details{' open' if unfolded else ''}><summary>{escape(title)}</summary>{inner}</details>"
 
 
 def _said(values: dict[str, Any]) -> str:

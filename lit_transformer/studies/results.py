@@ -56,6 +56,7 @@ def described(plan: Plan, facts: dict[str, Facts]) -> dict[str, Any]:
         "claims": [_said(claim) for claim in study.claims],
         "figures": [_said(figure) for figure in study.figures],
         "match": asdict(study.match),
+        "notes": study.notes,
         "facts": {name: each.plain() for name, each in facts.items()},
         "cells": [{"name": c.name, "arm": c.arm, "setting": [list(s) for s in c.setting], "seed": c.seed,
                    "group": c.group} for c in plan.cells],

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from lit_transformer.errors import UserError
+from lit_transformer.errors import Preempted, UserError
 from lit_transformer.recipe.overlay import normalised
 from lit_transformer.recipe.tree import COMMAND_LINE, Mapping, Mark, from_plain
 from lit_transformer.studies.parts import Part
@@ -161,6 +161,8 @@ def run_search(study: "Study", engine: "Callable[[Plan], Engine]") -> "list[Cell
             study.arms[_name(trial.number)] = _level(trial.params)
         current = engine(Plan(study))
         failed = current.run()
+        if current.elsewhere:
+            raise Preempted("cells of this search are in work elsewhere; start it again once they are done")
         results = Results(current.folder.path)
         for trial in asked:
             values = [results.mean(_name(trial.number), setting, results.measure(search.measure))

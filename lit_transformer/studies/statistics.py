@@ -1,50 +1,10 @@
-"""Means over seeds with intervals, and paired tests; by scipy."""
+"""Paired tests of values over seeds; by scipy."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over seeds.
-
-    Args:
-        value: The mean.
-        deviation: Standard deviation of a seed (n - 1); NaN for one seed.
-        half: Half of the 95 % confidence interval of the mean, by Student's t; NaN for one seed.
-        count: Number of seeds.
-    """
-
-    value: float
-    deviation: float
-    half: float
-    count: int
-
-    @property
-    def low(self) -> float:
-        """Lower end of the interval."""
-        return self.value - self.half
-
-    @property
-    def high(self) -> float:
-        """Upper end of the interval."""
-        return self.value + self.half
-
-
-def mean(values: Sequence[float]) -> Mean:
-    """The mean of at least one value with its interval."""
-    count = len(values)
-    if len(set(values)) == 1:  # what differs by rounding alone does not differ
-        return Mean(values[0], 0.0 if count > 1 else math.nan, 0.0 if count > 1 else math.nan, count)
-    centre = math.fsum(values) / count
-    deviation = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (count - 1))
-    from scipy.stats import t
-
-    half = float(t.ppf(0.5 + CONFIDENCE / 2, count - 1)) * deviation / math.sqrt(count)
-    return Mean(centre, deviation, half, count)
+from lit_transformer.analysis.means import CONFIDENCE, Mean, mean
 
 
 @dataclass(frozen=True)
@@ -89,3 +49,6 @@ def holm(values: Sequence[float]) -> list[float]:
         most = max(most, min(1.0, (len(order) - rank) * values[i]))
         result[i] = most
     return result
+
+
+__all__ = ["CONFIDENCE", "Difference", "Mean", "holm", "mean", "paired"]

@@ -36,6 +36,7 @@ class Study(Part):
         claims: What was expected, and is held against the numbers.
         figures: What the report draws.
         match: What arms must have in common.
+        notes: What a measure or a step is, in words for the report, by name.
     """
 
     question: str
@@ -48,6 +49,7 @@ class Study(Part):
     claims: list[Claim] = field(default_factory=list)
     figures: list[StudyFigure] = field(default_factory=list)
     match: Match = field(default_factory=Match)
+    notes: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.name = "study"

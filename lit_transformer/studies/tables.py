@@ -1,16 +1,15 @@
-"""The tables of a report, as names of columns and rows of text, and as CSV."""
+"""The tables of a report, as names of columns and rows of text."""
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lit_transformer.studies.figures import fact_of, setting_name, titled
+from lit_transformer.analysis.means import CONFIDENCE, shown
+from lit_transformer.studies.drawing import setting_name, titled
 from lit_transformer.studies.parts import TRAINED, Measure
-from lit_transformer.studies.results import COSTS, Outcome, Results, Setting
-from lit_transformer.studies.statistics import CONFIDENCE, Difference, Mean, mean
+from lit_transformer.studies.results import Results, Setting
+from lit_transformer.studies.statistics import Difference
 
 
 @dataclass(frozen=True)
@@ -34,124 +33,143 @@ class Table:
     """Of a row the class of each cell, for the page."""
 
 
+def having(results: Results, measure: Measure) -> list[str]:
+    """The arms that have all steps of a measure."""
+    limits = {step["name"]: step["arms"] for step in results.study["steps"]}
+    return [arm for arm in results.arms if all(not (only := limits.get(name)) or arm in only for name in measure.steps)]
+
+
+def split_measures(results: Results) -> tuple[list[Measure], dict[str, list[Measure]], list[Measure]]:
+    """The measures that arms are compared by, those that one arm alone has (by arm), and those without any number."""
+    several: list[Measure] = []
+    single: dict[str, list[Measure]] = {}
+    nothing: list[Measure] = []
+    for measure in results.measures:
+        arms = [arm for arm in having(results, measure)
+                if any(results.values(arm, setting, measure) for setting in results.settings)]  # fmt: skip
+        if not arms:
+            nothing.append(measure)
+        elif len(arms) == 1 and len(having(results, measure)) == 1:
+            single.setdefault(arms[0], []).append(measure)
+        else:
+            several.append(measure)
+    return several, single, nothing
+
+
+def overview(results: Results, setting: Setting, measures: Sequence[Measure]) -> Table:
+    """The means of all measures, a row for each arm."""
+    rows: list[list[str]] = []
+    baseline, marked = results.baseline(setting), None
+    for arm in (arm for arm in results.arms if results.of(arm, setting)):
+        marked = len(rows) if arm == baseline else marked
+        row = [arm]
+        for measure in measures:
+            found = results.mean(arm, setting, measure)
+            row.append(_why(results, arm, setting, measure) if found is None else str(found))
+        rows.append(row)
+    kept = [0, *(i + 1 for i in range(len(measures)) if any(_is_number(row[i + 1]) for row in rows))]
+    columns = ["arm", *(measure.name for measure in measures)]
+    rows = [[row[i] for i in kept] for row in rows]
+    return Table(titled("means", setting), [columns[i] for i in kept], rows, marked)
+
+
+def alone(results: Results, arm: str, measures: Sequence[Measure]) -> Table:
+    """Measures that one arm alone has: a column for each setting."""
+    settings = [s for s in results.settings if any(results.values(arm, s, measure) for measure in measures)]
+    rows = []
+    for measure in measures:
+        found = [results.mean(arm, setting, measure) for setting in settings]
+        rows.append([measure.name, str(measure), *("" if each is None else str(each) for each in found)])
+    columns = ["measure", "what it is", *(setting_name(setting) or "mean" for setting in settings)]
+    classes = {i: ["text", "text", *[""] * len(settings)] for i in range(len(rows))}
+    return Table(f"{arm} alone", columns, rows, None, "", classes)
+
+
 def compared(results: Results, setting: Setting, measure: Measure) -> Table | None:
-    """The arms by one measure: means, differences from the baseline, paired tests."""
+    """The arms by one measure: means, differences from the baseline, paired tests; None where there is no number.
+
+    Arms that do not have its steps are left out; those that have them and no number say why.
+    """
     baseline = results.baseline(setting)
     differences = results.differences(setting, measure)
     rows, marked = [], None
-    for arm in results.arms:
+    for arm in having(results, measure):
         if not results.of(arm, setting):
             continue
         found = results.mean(arm, setting, measure)
         if found is None:
-            rows.append([arm, "0", _why(results, arm, setting, measure), "", "", "", ""])
+            why = _why(results, arm, setting, measure)
+            rows += [[arm, "0", why, "", "", "", ""]] if why else []
             continue
         if arm == baseline:
             marked = len(rows)
         cells = _difference(differences[arm]) if arm in differences else ["", "", ""]
-        spread = "" if math.isnan(found.deviation) else f"{found.deviation:.2g}"
-        rows.append([arm, str(found.count), plus_minus(found), spread, *cells])
-    if all(row[1] == "0" for row in rows):
+        spread = "" if math.isnan(found.deviation) else shown(found.deviation, 2)
+        rows.append([arm, str(found.count), str(found), spread, *cells])
+    counts = [int(row[1]) for row in rows]
+    if not any(counts):
         return None
     columns = ["arm", "seeds", "mean", "sd", f"less {baseline}", "p", "p (Holm)"]
-    return Table(titled(f"{measure.name}: {measure}", setting), columns, rows, marked)
+    # Of one seed there is no deviation and no test; without the baseline's number no difference.
+    empty = {i for i in (3, 4, 5, 6) if not any(row[i] for row in rows)}
+    kept = [i for i in range(len(columns)) if i not in empty]
+    title = titled(f"{measure.name}: {measure}", setting)
+    return Table(title, [columns[i] for i in kept], [[row[i] for i in kept] for row in rows], marked)
 
 
 def _why(results: Results, arm: str, setting: Setting, measure: Measure) -> str:
-    """Why an arm has no number."""
+    """Why an arm has no number: what came of its steps; empty where they were done and gave none."""
     for outcome in results.of(arm, setting):
         for step in [TRAINED, *measure.steps]:
             said = outcome.step(step).get("outcome")
             if said not in (None, "done"):
                 return str(said)
-    return "no number"
+    known = {outcome.status for outcome in results.of(arm, setting)}
+    return next(iter(known - {"done", "diverged"}), "")
 
 
-def plus_minus(found: Mean) -> str:
-    """A mean with half of its interval."""
-    return f"{found.value:.5g}" + ("" if math.isnan(found.half) else f" ± {found.half:.2g}")
+def _is_number(text: str) -> bool:
+    return bool(text) and (text[0].isdigit() or text[0] == "-")
 
 
 def _difference(found: Difference) -> list[str]:
-    sign = f"{found.mean.value:+.4g}" + ("" if math.isnan(found.mean.half) else f" ± {found.mean.half:.2g}")
-    return [sign, _p(found.p), _p(found.adjusted)]
+    half = "" if math.isnan(found.mean.half) else f" ± {shown(found.mean.half, 2)}"
+    return [shown(found.mean.value, 4, "+") + half, _p(found.p), _p(found.adjusted)]
 
 
 def _p(value: float) -> str:
     return "" if math.isnan(value) else "< 0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
-def cost(results: Results, setting: Setting) -> Table:
-    """What each arm is and what it took, beside the baseline."""
-    baseline = results.baseline(setting)
-    shared = shared_seconds(results, setting)
-    rows: list[list[str]] = []
-    marked = None
-    for arm in results.arms:
-        cells = results.of(arm, setting)
-        if not cells:
-            continue
-        if arm == baseline:
-            marked = len(rows)
-        row = [arm]
-        for fact, style in (("parameters", ",.0f"), ("flops", ".4g"), ("tokens", ",.0f")):
-            mine, base = fact_of(results, arm, setting, fact), fact_of(results, baseline, setting, fact)
-            row.append("" if mine is None else f"{mine:{style}}" + _apart(mine, base))
-        for name, style, scale in (
-            ("seconds", ",.1f", 1.0),
-            ("processor_seconds", ",.1f", 1.0),
-            ("tokens_per_second", ",.0f", 1.0),
-            ("memory", ",.0f", 1e6),
-        ):
-            known = [value for each in cells if (value := each.cost(name)) is not None]
-            row.append(f"{math.fsum(known) / len(known) / scale:{style}}" if known else "")
-        rows.append([*row, *_at(results, arm, setting, shared)])
-    columns = [
-        "arm",
-        "parameters",
-        "FLOPs a token",
-        "tokens",
-        "seconds",
-        "CPU seconds",
-        "targets/s",
-        "peak memory (MB)",
-    ]
-    columns += [f"val/loss after {shared:,.1f} {'CPU ' if results.clock != 'seconds' else ''}s"] if shared else []
-    note = (
-        "Seconds are of training alone, means over seeds; time and memory never come out the same twice. What else "
-        "runs on the machine adds to the seconds and takes from the targets/s, but changes the CPU seconds little."
-    )
-    return Table(titled("what it took", setting), columns, rows, marked, note)
+def glossary(results: Results) -> list[Table]:
+    """What the measures and the steps are, as the study says it and in its own words."""
+    notes = results.study.get("notes", {})
+    said = any(measure.name in notes for measure in results.measures)
+    rows = [[m.name, str(m), *([notes.get(m.name, "")] if said else [])] for m in results.measures]
+    found = [_words("measures", ["measure", "what it is", *(["in words"] if said else [])], rows)]
+    steps = [["fit", "the training of the cell", notes.get("fit", "")]]
+    steps += [[step["name"], _step_words(step), notes.get(step["name"], "")] for step in results.study["steps"]]
+    said = any(row[2] for row in steps)
+    columns = ["step", "what is done", *(["in words"] if said else [])]
+    return [*found, _words("steps", columns, [row[: len(columns)] for row in steps])]
 
 
-def shared_seconds(results: Results, setting: Setting) -> float | None:
-    """The time that the quickest cell took: what all arms can be compared at."""
-    known = [
-        each.cost(results.clock) for arm in results.arms for each in results.of(arm, setting) if each.status == "done"
-    ]
-    return min((value for value in known if value is not None), default=None)
+def _words(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    classes = {i: ["text", *["text wrap"] * (len(columns) - 1)] for i in range(len(rows))}
+    return Table(title, columns, rows, None, "", classes)
 
 
-def _at(results: Results, arm: str, setting: Setting, seconds: float | None) -> list[str]:
-    """The loss after as many seconds as the quickest cell had: between two validations, along the line."""
-    if seconds is None:
-        return []
-    found = (loss_at(each, seconds, results.clock) for each in results.of(arm, setting))
-    values = [value for value in found if value is not None]
-    return [plus_minus(mean(values)) if values else ""]
-
-
-def loss_at(outcome: Outcome, seconds: float, clock: str) -> float | None:
-    """A cell's validation loss after some seconds of training; None before its first validation."""
-    trained = outcome.step(TRAINED)
-    losses = dict(map(tuple, trained.get("curves", {}).get("val/loss", [])))
-    points = [(time, losses[step]) for step, time in trained.get("cost", {}).get(f"{clock}_at", [])
-              if losses.get(step) is not None]  # fmt: skip
-    for (before, first), (after, second) in zip(points, points[1:], strict=False):
-        if before <= seconds <= after:
-            share = (seconds - before) / (after - before) if after > before else 1.0
-            return float(first + share * (second - first))
-    return float(points[-1][1]) if points and seconds >= points[-1][0] else None
+def _step_words(step: dict[str, Any]) -> str:
+    """What a step does, from the study."""
+    kind = {"fit": "trains on", "test": "the test split", "validate": "the validation split"}
+    probe = step.get("probe") or {}
+    words = [str(probe.get("class_path", "")).rpartition(".")[2] if probe else kind.get(step["verb"], step["verb"])]
+    words += [f"{key} {value}" for key, value in probe.get("init_args", {}).items()]
+    words += [f"of {step['of']}"] if step["of"] != TRAINED else []
+    words += [f"{key} x {factor:g}" for key, factor in step["times"].items()]
+    words += [*step["overlays"], *_flat(step.get("changes", {}))]
+    words += [f"arms: {', '.join(step['arms'])}"] if step["arms"] else []
+    return "; ".join(words)
 
 
 def arms(results: Results) -> Table:
@@ -170,11 +188,6 @@ def _flat(level: Any, key: str = "") -> Iterator[str]:
         yield f"{key}: {level}"
 
 
-def _apart(mine: float, base: float | None) -> str:
-    share = mine / base - 1 if base else 0.0
-    return f" ({share:+.1%})" if abs(share) >= 5e-4 else ""
-
-
 def claims(results: Results) -> Table | None:
     """What was expected, and what became of it."""
     rows: list[list[str]] = []
@@ -188,7 +201,8 @@ def claims(results: Results) -> Table | None:
             kind = {"holds": "holds", "does not hold": "fails"}.get(verdict.outcome, "open")
             where, where_class = ([setting_name(setting)], ["text"]) if said else ([], [])
             classes[len(rows)] = ["text wrap", *where_class, f"text {kind}", "text wrap", "text wrap"]
-            rows.append([claim.text, *where, verdict.outcome, verdict.numbers, claim.source])
+            text = f"{claim.text} (note: {claim.note})" if claim.note else claim.text
+            rows.append([text, *where, verdict.outcome, verdict.numbers, claim.source])
     if not rows:
         return None
     note = (
@@ -215,57 +229,3 @@ def troubles(results: Results) -> Table | None:
         if rows
         else None
     )
-
-
-def results_csv(results: Results) -> str:
-    """A row for each cell, a column for each number; costs last."""
-    factors = list(results.study["order"]["grid"])
-    metrics = _columns(results)
-    facts = ["parameters", "tokens", "flops"]
-    head = ["cell", "arm", *factors, "seed", "status", *facts, "steps", "targets", *(f"{s}:{m}" for s, m in metrics)]
-    rows: list[Sequence[Any]] = [[*head, *COSTS]]
-    for outcome in results.outcomes:
-        known = results.study["facts"].get(outcome.group, {})
-        trained = outcome.step(TRAINED)
-        row = [outcome.name, outcome.arm, *(dict(outcome.setting).get(f, "") for f in factors), outcome.seed]
-        row += [outcome.status, *(known.get(f, "") for f in facts)]
-        row += [trained.get("steps", ""), trained.get("targets", "")]
-        row += [_number(outcome.step(step).get("metrics", {}).get(metric)) for step, metric in metrics]
-        rows.append([*row, *(_number(outcome.cost(name)) for name in COSTS)])
-    return _csv(rows)
-
-
-def curves_csv(results: Results) -> str:
-    """A row for each point of each curve."""
-    rows: list[Sequence[Any]] = [["cell", "step", "metric", "optimizer_step", "value"]]
-    for outcome in results.outcomes:
-        for step in results.steps():
-            for metric, points in sorted(outcome.step(step).get("curves", {}).items()):
-                rows += [[outcome.name, step, metric, place, _number(value)] for place, value in points]
-    return _csv(rows)
-
-
-def _columns(results: Results) -> list[tuple[str, str]]:
-    found = []
-    for step in results.steps():
-        names = {name for each in results.outcomes for name in each.step(step).get("metrics", {})}
-        found += [(step, name) for name in sorted(names, key=_natural)]
-    return found
-
-
-def _natural(name: str) -> tuple[str, float, str]:
-    series, _, place = name.rpartition("/")
-    return (series, float(place), "") if place.replace(".", "", 1).isdigit() else (name, -1.0, name)
-
-
-def _number(value: Any) -> str:
-    return "" if value is None else repr(value)
-
-
-def _csv(rows: Sequence[Sequence[Any]]) -> str:
-    target = io.StringIO()
-    csv.writer(target, lineterminator="\n").writerows(rows)
-    return target.getvalue()
-
-
-__all__ = ["Table", "arms", "claims", "compared", "cost", "curves_csv", "plus_minus", "results_csv", "troubles"]

@@ -4,9 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lit_transformer.analysis.chart import Axis, Chart, Point, line_chart
-from lit_transformer.studies.figures import StudyFigure, point, series_values, titled
-from lit_transformer.studies.statistics import mean
+from lit_transformer.analysis.axes import Axis
+from lit_transformer.analysis.chart import Chart
+from lit_transformer.analysis.seed_charts import series_chart
+from lit_transformer.studies.drawing import series_values, titled
+from lit_transformer.studies.figures import StudyFigure
 
 if TYPE_CHECKING:
     from lit_transformer.studies.results import Results
@@ -51,16 +53,12 @@ class Together(StudyFigure):
     def charts(self, results: "Results") -> Iterator[Chart]:
         """See the base class."""
         for setting in results.settings:
-            lines: dict[str, list[Point]] = {}
-            for name, words in self.series.items():
-                at = series_values(results, self.arm, setting, self.step, name)
-                lines[words] = [point(place, mean(at[place]), f"{words}, {place:g}") for place in sorted(at)]
-            heights = [p.y for points in lines.values() for p in points]
-            if not heights:
+            values = {
+                words: series_values(results, self.arm, setting, self.step, name) for name, words in self.series.items()
+            }
+            if not any(values.values()):
                 continue
             found = results.mean(self.arm, setting, results.measure(self.crossing)) if self.crossing else None
-            if found is not None:
-                words = f"{self.crossing}: {found.value:.4g}"
-                lines[words] = [Point(found.value, y, note=words) for y in (min(heights), max(heights))]
+            upright = {} if found is None else {f"{self.crossing} at {found.value:.4g}": found.value}
             axes = Axis(self.label, log=self.log_x), Axis(self.unit, log=self.log_y)
-            yield line_chart(titled(self.title or self.default_title, setting), lines, *axes)
+            yield series_chart(titled(self.title or self.default_title, setting), values, *axes, upright)

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 import traceback
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,10 @@ from lit_transformer.studies.program import Program
 
 DONE, REFUSED, DIVERGED, FAILED = "done", "refused", "diverged", "failed"
 """How a step ended. A refusal (a table of positions that ends) and a divergence are results; a failure is not."""
+
+
+ELSEWHERE = 74
+"""Exit code of a cell's process that found another at work on it."""
 
 
 class Folder:
@@ -91,7 +96,7 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         EnvironmentFault: It cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         part.write_text(text, encoding="utf-8")
         os.replace(part, path)
@@ -241,7 +246,7 @@ def work(worker: Worker, cell: Cell, facts: dict[str, Any]) -> int:
     with worker.folder.locked(cell) as free:
         if not free:
             print(f"{cell.name}: another process works on it")
-            return 75
+            return ELSEWHERE
         try:
             worker.run(cell, facts)
         except Preempted as error:

@@ -1,10 +1,15 @@
 """Charts: well-formed, the same for the same numbers, and safe with any name."""
 
 import math
+import random
 import xml.etree.ElementTree as ElementTree
 
-from lit_transformer.analysis.chart import COLOURS, Axis, Chart, Point, heat_chart, interval_chart, line_chart
-from lit_transformer.analysis.power_law import PowerLawFit, fit_power_law
+import pytest
+
+from lit_transformer.analysis.chart import COLOURS, CUT, Axis, Chart, Point, heat_chart, interval_chart, line_chart
+from lit_transformer.analysis.means import shown
+from lit_transformer.analysis.power_law import PowerLawFit, fit_power_law, power_law_charts, resampled_fits
+from lit_transformer.analysis.seed_charts import steps_chart
 
 EVIL = '<script>alert("1")</script> & ]]>'
 
@@ -42,8 +47,44 @@ def test_by_logarithm_an_interval_that_reaches_zero_is_cut_off() -> None:
         interval_chart("t", {"a": points[:1], "b": points[1:]}, log=True),
     ):
         assert "nan" not in chart.svg and len(circles(chart)) == 2
+        assert chart.svg.count(CUT.strip("; ")) == 2 and chart.svg.count('tabindex="0"') == 2  # said, not only drawn
     heights = [y for _, y in circles(line_chart("t", {"a": points}, y=Axis(log=True)))]
     assert heights[0] - heights[1] > 50  # the interval does not take all the room
+
+
+def test_between_categories_there_is_neither_line_nor_band() -> None:
+    points = [Point(0, 1, 0.5, 1.5), Point(1, 2, 1.5, 2.5)]
+    assert 'fill-opacity="0.14"' in line_chart("t", {"a": points}).svg
+    assert 'fill-opacity="0.14"' not in line_chart("t", {".a": points}).svg
+
+
+def test_whole_numbers_are_written_out() -> None:
+    assert shown(393216.0) == "393,216" and shown(1234567.5) == "1,234,568" and shown(3.14159265) == "3.1416"
+    assert shown(-2e-7, 3, "+") == "-2e-07" and shown(2.0, sign="+") == "+2" and shown(math.nan) == "nan"
+    assert "393,216" in interval_chart("t", {"a": [Point(0, 393216.0)]}).svg
+    assert "393,216" in heat_chart("t", ["a"], ["b"], {("a", "b"): 393216.0}).svg
+
+
+def test_an_arm_without_later_steps_is_not_a_dot_at_one() -> None:
+    values = {"a": {"1L": {1: 2.0}, "2L": {1: 4.0}}, "ends": {"1L": {1: 2.0}, "2L": {}}}
+    assert ">ends<" not in steps_chart("t", values, {"1L": 1, "2L": 2}, relative=True).svg
+    assert ">ends<" in steps_chart("t", values, {"1L": 1, "2L": 2}).svg
+    assert len(circles(steps_chart("t", values))) == 3
+
+
+def test_of_one_seed_a_power_law_has_no_intervals() -> None:
+    law = PowerLawFit(1.5, 30.0, 0.4, 200.0, 0.35)
+    draw = random.Random(0)
+    sizes = {f"d{n:g}": [[(n, d, law(n, d) + draw.gauss(0, 0.02)) for _ in range(3)] for d in (1e5, 1e6, 1e7)]
+             for n in (1e4, 1e5, 1e6)}  # fmt: skip
+    assert resampled_fits([group[:1] for each in sizes.values() for group in each]) == []
+    for chart in power_law_charts("t", {name: [group[:1] for group in each] for name, each in sizes.items()}):
+        assert " [" not in chart.title
+        circles(chart)
+    first, second = power_law_charts("t", sizes)
+    assert first.title.count(" [") == 3 and second.title.count(" [") == 2
+    with pytest.raises(ValueError, match="at least 5 runs"):
+        power_law_charts("t", {"d1e4": sizes["d10000"]})
 
 
 def test_a_line_without_points_keeps_its_colour_free() -> None:

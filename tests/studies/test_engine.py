@@ -20,7 +20,7 @@ from lit_transformer.studies.reading import read_study
 from lit_transformer.studies.report import write_report
 from lit_transformer.studies.results import COSTS, Results
 from lit_transformer.studies.search import run_search
-from lit_transformer.studies.tables import claims, troubles
+from lit_transformer.studies.tables import claims, split_measures, troubles
 from lit_transformer.studies.worker import Folder, check_same
 from tests.studies.fake import BASE, STUDY, Fake
 
@@ -46,6 +46,7 @@ def report(out: str = "out") -> dict[str, str]:
     rows = list(csv.DictReader(files.pop("results.csv").splitlines()))
     files["results"] = str([{key: value for key, value in row.items() if key not in COSTS} for row in rows])
     shown = Path(out, "report", "summary.md").read_text().split("## what it took")
+    assert "no test of it was made" in shown[1]
     return files | {"summary": shown[0]}
 
 
@@ -119,6 +120,71 @@ def test_a_report_that_cannot_be_computed_leaves_the_old_one(here: Path, monkeyp
     assert [path.name for path in sorted(Path("out/report/figures").iterdir())] == ["01.svg", "02.svg"]
 
 
+def test_a_metric_that_nothing_logs_stops_it_after_the_first_cell(here: Path) -> None:
+    running = engine(processes=1, study__measures__loss="fit val/losss", study__measures__seen="seen loss_at/7")
+    with pytest.raises(UserError, match="fit has no metric 'val/losss'; did you mean val/loss.*is trained is kept"):
+        running.run()
+    assert len(list(Path("out/results").iterdir())) == 1
+    with pytest.raises(UserError, match="fit has no metric 'val/losss'"):
+        engine(study__measures__loss="fit val/losss").run()
+    assert len(list(Path("out/results").iterdir())) == 1
+    assert engine().run() == []
+    known = json.loads(Path("out/study.json").read_text())
+    Path("out/study.json").write_text(json.dumps(known | {"measures": known["measures"] | {"loss": "fit val/losss"}}))
+    write_report("out")
+    for name in ("summary.md", "report.html"):
+        assert "no cell has a number for the measure loss (fit val/losss)" in Path("out/report", name).read_text()
+
+
+def test_a_cell_that_another_process_works_on_has_not_failed(here: Path) -> None:
+    said: list[str] = []
+    running = engine()
+    running.say = said.append
+    running.folder.make()
+    with running.folder.locked(running.plan.cells[3]) as free:
+        assert free and running.run() == []
+        assert running.elsewhere == [running.plan.cells[3]]
+        assert any(line == f"{running.plan.cells[3].name}: in work elsewhere" for line in said)
+        assert not any("FAILED" in line for line in said)
+    assert "failure" not in running.folder.read(running.plan.cells[3])
+    assert running.run() == [] and running.elsewhere == []
+
+
+def test_tables_leave_out_what_is_not_there(here: Path) -> None:
+    engine(study__measures__probed="longer val/loss", study__measures__tuning="after val/loss / fit val/loss",
+           study__notes="{longer: four times as long, growth: what the double length costs}").run()  # fmt: skip
+    several, single, nothing = split_measures(results := Results("out"))
+    assert [each.name for each in several] == ["loss", "growth"] and nothing == [results.measure("probed")]
+    assert {arm: [each.name for each in found] for arm, found in single.items()} == {"high": ["tuning"]}
+    write_report("out")
+    summary = Path("out/report/summary.md").read_text()
+    assert summary.count("no number") == 0 and "## high alone" in summary
+    assert "four times as long" in summary and "what the double length costs" in summary
+    assert "data.block_size x 4" in summary  # what the step does
+
+
+def test_one_seed_has_no_test_and_says_so(here: Path) -> None:
+    engine(study__seeds="[1]").run()
+    write_report("out")
+    summary, page = (Path("out/report", name).read_text() for name in ("summary.md", "report.html"))
+    assert "one seed (1)" in summary and "With one seed there are no intervals" in summary
+    assert not any(word in summary.split("## what it took")[0] for word in ("| sd |", "Holm", "| p |"))
+    assert "95 % intervals" not in page
+
+
+def test_a_note_of_a_claim_is_shown(here: Path) -> None:
+    claim = "{class_path: AtMost, text: small, arm: low, measure: loss, value: 3, note: was 2 at first}"
+    engine(study__claims=f"[{claim}]").run()
+    write_report("out")
+    assert "small (note: was 2 at first)" in Path("out/report/summary.md").read_text()
+
+
+@pytest.mark.parametrize("key", ["notes", "notes.1"])
+def test_notes_are_of_something(key: str, here: Path) -> None:
+    with pytest.raises(UserError, match="no measure and no step" if key == "notes.1" else "expected words"):
+        read_study(["study.yaml"], [(f"study.{key}", "nothing" if key == "notes.1" else "[1]")])
+
+
 def test_killed_at_any_moment_it_ends_the_same(here: Path) -> None:
     engine("whole").run()
     for wanted in (0, 1, 4, 9, 15):
@@ -176,6 +242,9 @@ def test_finished_cells_are_skipped_and_new_evaluations_train_nothing(here: Path
     ("study.grid.trainer.max_steps", "[2, 2]", "is there twice"),
     ("study.measures.loss", "fit", "study.measures.loss: is 'fit', expected"),
     ("study.measures.loss", "late val/loss", "there is no step 'late'"),
+    ("study.measures.loss", "long test/loss", "long (validate) measures no 'test/loss': its metrics begin with val/"),
+    ("study.measures.loss", "fit loss", "its metrics begin with train/ or val/"),
+    ("study.measures.loss", "seen loss_att/3", "PositionLossProbe measures no 'loss_att/3'; did you mean loss_at?"),
     ("study.baseline", "los", "there is no arm 'los'; did you mean low?"),
     ("study.steps", "[{name: a, of: b}]", "a: no step 'b' comes before it"),
     ("study.steps", "[{name: a, probe: ShiftProbe}]", "come together"),

@@ -15,7 +15,8 @@ for (const mark of document.querySelectorAll(".mark")) {
     tip.style.top = Math.max(4, y - tip.offsetHeight - 10) + "px";
   };
   mark.addEventListener("pointermove", show);
-  mark.addEventListener("pointerleave", () => { tip.hidden = true; });
+  mark.addEventListener("focus", show);
+  for (const end of ["pointerleave", "blur"]) mark.addEventListener(end, () => { tip.hidden = true; });
 }
 for (const chart of document.querySelectorAll("svg.chart")) {
   const look = (number) => {
