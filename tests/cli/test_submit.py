@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lit_transformer.cli.arguments import parse_arguments
+from lit_transformer.cli.submit import check
+
 SLURM = Path(__file__).parent.parent.parent / "scripts" / "slurm"
 
 
@@ -35,10 +38,36 @@ def test_an_array_counts_seeds(command, folder):
     assert (
         '--seed_everything "$((1 + SLURM_ARRAY_TASK_ID))"' in out and "SLURM_ARRAY_JOB_ID-$SLURM_ARRAY_TASK_ID" in out
     )
+    code, out, _ = command("submit", "--config", "tiny.yaml", "--trainer.devices", "1", "--array", "0-3",
+                           "--seed_everything", "100", "--runs", "seeds", "--output", "other.sbatch")  # fmt: skip
+    assert code == 0 and out.count("--seed_everything") == 1 and '"$((100 + SLURM_ARRAY_TASK_ID))"' in out
+    assert 'run="seeds/$SLURM_ARRAY_TASK_ID"' in out  # a folder for each
+
+
+def test_a_job_for_gpus_that_are_elsewhere(command, folder, monkeypatch):
+    """What only the job's machine can have is not asked of this one; what the job would say is said here."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    gpus = ["--trainer.accelerator", "gpu", "--trainer.devices", "8", "--trainer.num_nodes", "64", "--config"]
+    code, out, err = command("submit", "--config", "tiny.yaml", *gpus, "overlays/bf16", "--init_from", "a.ckpt")
+    assert code == 0, err
+    assert "#SBATCH --gpus-per-node=8" in out and '--init_from a.ckpt --output "$run" --resume' in out
+    code, out, err = command("submit", "--config", "tiny.yaml", *gpus, "overlays/fp8", "--output", "fp8.sbatch")
+    assert code == 0, err
 
 
 @pytest.mark.parametrize(("words", "said"), [
     ([], "trainer.devices: is not said"),
+    (["--trainer.devics", "4"], "trainer.devices: is not said"),
+    (["--trainer.devices", "1", "--trainer.max_stps", "4"], "max_stps: unknown key; did you mean max_steps"),
+    (["--trainer.devices", "1", "--traner.max_steps", "4"], "unknown option '--traner.max_steps'; did you mean"),
+    (["--config", "overlays/strategy/fsdp2_tp", "--trainer.devices", "3"], "2 does not divide the 3 devices"),
+    (["--config", "overlays/strategy/fsdp2", "--trainer.devices", "8", "--model.optimizer", "Muon"], "Muon needs whole"),
+    (["--trainer.devices", "1", "--trainer.strategy", "ddpp"], "unknown strategy 'ddpp'; did you mean ddp"),
+    (["--trainer.devices", "4", "--trainer.num_nodes", "2", "--data.batch_size", "{class_path: AcrossDevices, rows: 12}"],
+     "12 rows cannot be shared by 8 devices that see different data; valid: 8, 16"),
+    (["--trainer.devices", "1", "--resume=runs/other"], "--resume=runs/other: a job goes on with its own run folder"),
+    (["--trainer.devices", "1", "--print_config"], "--print_config trains nothing"),
+    (["--trainer.devices", "1", "--array", "some"], "--array some: is no range"),
     (["--trainer.devices", "auto"], "trainer.devices: is auto"),
     (["--trainer.devices", "1", "--time", "soon"], "--time soon"),
     (["--trainer.devices", "1", "--notice", "1"], "--notice 1"),
@@ -82,7 +111,7 @@ def test_the_job_goes_back_into_the_queue_after_a_signal(command, folder, monkey
 
 EXAMPLES = {
     "one_node": "submit --config quickstart --config overlays/strategy/ddp --trainer.devices 8 --cpus 8",
-    "many_nodes": "submit --config quickstart --config overlays/strategy/fsdp2 --trainer.devices 8 --trainer.num_nodes 4 "
+    "many_nodes": "submit --config language_modeling/shakespeare_char --config overlays/strategy/fsdp2 --trainer.devices 8 --trainer.num_nodes 4 "
     "--trainer.rank_timeout 300 --cpus 8 --time 12:00:00",
     "array": "submit --config quickstart --trainer.devices 1 --array 0-4",
 }
@@ -110,6 +139,9 @@ def test_the_kubernetes_job_is_of_one_piece():
     words = container["args"][0].split()
     assert words[words.index("--trainer.num_nodes") + 1] == str(spec["completions"])
     assert words[words.index("--trainer.devices") + 1] == str(container["resources"]["limits"]["nvidia.com/gpu"])
+    recipe = environment["RECIPE"]
+    fit = [word.replace("$RECIPE", recipe).strip('"') for word in words[words.index("fit") + 1 :]]
+    check(parse_arguments("fit", fit), spec["completions"], container["resources"]["limits"]["nvidia.com/gpu"])
     mounted = {mount["name"] for mount in container["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["volumes"]}
     assert spec["podFailurePolicy"]["rules"][0]["onExitCodes"]["containerName"] == container["name"]
