@@ -9,7 +9,9 @@ from lit_transformer.cli.options import OptionParser
 from lit_transformer.errors import EXIT_DONE, UserError
 
 if TYPE_CHECKING:
-    from lit_transformer.training.planning import Layout, Memory
+    from lit_transformer.cli.rehearsal import Rehearsal
+    from lit_transformer.training.footprint import Memory
+    from lit_transformer.training.layout import Layout
 
 
 def run(argv: list[str]) -> int:
@@ -106,11 +108,12 @@ class Plan:
             f"memory of each device in MB, precision {self.precision}; the program itself comes on top",
         ]
         names = ("weights", "gradients", "optimizer", "average", "copies", "logits", "activations")
-        head = ["strategy", "devices", *names, "total", "steps/epoch", "tokens/step", "time"]
+        head = ["strategy", "devices", *names, "total", "host", "steps/epoch", "tokens/step", "time"]
         table = [head, *([str(cell) for cell in _cells(row, names)] for row in self.rows)]
-        shown = [i for i, name in enumerate(head) if name not in ("average", "copies") or _any(table, i)]
+        shown = [i for i, name in enumerate(head) if name not in ("average", "copies", "host") or _any(table, i)]
         table = [[line[i] for i in shown] if len(line) == len(head) else line for line in table]
-        widths = [max(len(line[i]) for line in table if len(line) > i) for i in range(len(shown))]
+        whole = [line for line in table if len(line) == len(shown)]  # what is refused has words for numbers
+        widths = [max(len(line[i]) for line in (table if i < 2 else whole)) for i in range(len(shown))]
         for line in table:
             if len(line) == len(shown):
                 first, *others = (f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
@@ -138,65 +141,67 @@ def plan(
         UserError: The recipe is wrong.
     """
     from lit_transformer.cli.arguments import parse_arguments
+    from lit_transformer.cli.rehearsal import ELSEWHERE, rehearse_elsewhere
     from lit_transformer.cli.resolution import Resolution
-    from lit_transformer.cli.training import TrainingCLI, quiet
+    from lit_transformer.cli.training import TrainingCLI, locating, quiet
     from lit_transformer.training import planning
+    from lit_transformer.training.footprint import checkpoint_bytes, spread_memory
+    from lit_transformer.training.layout import Layout, layout_of
 
     quiet()
     arguments = parse_arguments("fit", list(fit_arguments))
-    trainer = TrainingCLI(Resolution(arguments.recipe(), arguments.allow)).recipe["trainer"]
-    arguments.overrides += [(f"trainer.{name}", value) for name, value in HERE.items()]
-    cli = TrainingCLI(Resolution(arguments.recipe(), arguments.allow), "validate")
-    given = cli.config_init.trainer
+    resolution = Resolution(arguments.recipe(), arguments.allow)
+    with locating(resolution):
+        rehearsal = rehearse_elsewhere(resolution)
+    arguments.overrides += [(f"trainer.{name}", str(value)) for name, value in ELSEWHERE.items()]
+    resolution = Resolution(arguments.recipe(), arguments.allow)
+    with locating(resolution):
+        cli = TrainingCLI(resolution, "validate")
     task, data = cli.model, cli.datamodule
-    precision = str(trainer.get("precision") or "32-true")
-    callbacks = given.callbacks if isinstance(given.callbacks, list) else [given.callbacks] if given.callbacks else []
-    planning.prepare(task, callbacks)
-    loader = data.train_dataloader()
-    batch = next(iter(loader))
+    trainer, callbacks = rehearsal.trainer, rehearsal.callbacks
+    precision, max_steps = str(trainer.get("precision") or "32-true"), int(trainer["max_steps"])
     accumulate = int(trainer.get("accumulate_grad_batches") or 1)
-    alone = planning.traced_memory(task, batch, accumulate, precision, callbacks)
-    flops = task.network.flops_per_token(batch.tokens.shape[-1])
+    planning.prepare(task, callbacks)
+
+    def traced(work: planning.Work) -> "Memory":
+        if work.shapes not in found:
+            found[work.shapes] = planning.traced_memory(task, work.batch, accumulate, precision, callbacks)
+        return found[work.shapes]
+
+    found: dict[Any, Memory] = {}
+    work = planning.work_of(data, 1, accumulate)
+    alone = traced(work)
+    flops = task.network.flops_per_token(work.batch.tokens.shape[-1])
     peak = peak_flops or _peak(precision)
-    per_batch = planning.places(loader, batch)
     rows = []
-    for layout in _layouts(trainer, devices):
-        refusal = planning.refusal(task, layout)
-        if refusal:
-            rows.append(Row(layout, None, refusal=refusal))
+    for name, strategy, number in _ways(rehearsal, devices):
+        try:
+            layout = layout_of(strategy, name, number)
+            rehearsal.check(strategy, number)
+        except UserError as error:
+            rows.append(Row(Layout(name, data=number), None, refusal=str(error)))
             continue
-        tokens = int(per_batch * layout.data * accumulate)
-        steps = planning.epoch_steps(loader, layout.data * accumulate)
-        seconds = None if peak is None else int(trainer["max_steps"]) * tokens * flops / (peak * mfu * layout.devices)
-        rows.append(Row(layout, planning.spread_memory(alone, task, layout), steps, tokens, seconds))
+        work = planning.work_of(data, layout.data, accumulate)
+        memory = spread_memory(traced(work), task, layout, work.batch.tokens.numel())
+        seconds = None if peak is None else max_steps * work.tokens * flops / (peak * mfu * number)
+        rows.append(Row(layout, memory, work.steps, work.tokens, seconds))
     speed = "time: give --peak_flops" if peak is None else f"time at {mfu:.0%} of {peak:.4g} FLOP/s a device"
-    checkpoint = planning.checkpoint_bytes(alone)
     counts = planning.parameters_by_part(task)
-    return Plan(counts, flops, checkpoint, int(trainer["max_steps"]), precision, rows, speed)
+    return Plan(counts, flops, checkpoint_bytes(alone), max_steps, precision, rows, speed)
 
 
-HERE = {"accelerator": "cpu", "devices": "1", "num_nodes": "1", "strategy": "auto", "precision": "32-true"}
-"""What is planned with: the devices that are planned for may be elsewhere."""
+def _ways(rehearsal: "Rehearsal", devices: Sequence[int] | None) -> list[tuple[str, Any, int]]:
+    """The recipe's strategy, or all: names, strategies and numbers of devices."""
+    from lit_transformer.training.planning import layouts
 
-
-def _layouts(trainer: dict[str, Any], devices: Sequence[int] | None) -> "list[Layout]":
-    """Those of the recipe's strategy, or all."""
-    from lit_transformer.training.planning import Layout, layouts
-
-    strategy = trainer.get("strategy") or "auto"
-    nodes, own = int(trainer.get("num_nodes") or 1), str(trainer.get("devices") or "auto")
-    numbers = list(devices or ([int(own) * nodes] if own.isdigit() else []))
-    if isinstance(strategy, dict):
-        name, options = str(strategy["class_path"]).rpartition(".")[2], strategy.get("init_args", {})
-        tensor = int(options.get("tensor_parallel_size") or 1) if name == "Sharded" else 1
-        for number in numbers:
-            if number % tensor:
-                raise UserError(f"plan: tensor_parallel_size {tensor} does not divide {number} devices")
-        stage = 3 if name == "Sharded" else int(options.get("stage") or 2) if name == "ZeRO" else 0
-        return [Layout(name, number // tensor, tensor, stage, name == "ZeRO") for number in numbers or [tensor]]
-    if strategy != "auto":
-        return [Layout(str(strategy), data=number) for number in numbers or [1]]
-    return layouts(devices or (1, 2, 4, 8))
+    strategy, trainer = rehearsal.strategy, rehearsal.trainer
+    if strategy == "auto":
+        return layouts(devices or (1, 2, 4, 8))
+    own, nodes = trainer.get("devices"), int(trainer.get("num_nodes") or 1)
+    own = str(len(own) if isinstance(own, list) else own)
+    name = strategy if isinstance(strategy, str) else type(strategy).__name__
+    least = getattr(strategy, "tensor_parallel", 1)
+    return [(name, strategy, number) for number in devices or [int(own) * nodes if own.isdigit() else least]]
 
 
 def _peak(precision: str) -> float | None:
@@ -213,8 +218,8 @@ def _cells(row: Row, names: Sequence[str]) -> list[Any]:
     parts = [_megabytes(getattr(row.memory, name)) for name in names]
     steps = "-" if row.steps is None else f"{row.steps:,}"
     time = "-" if row.seconds is None else _duration(row.seconds)
-    total = _megabytes(row.memory.total)
-    return [row.layout.name, row.layout.devices, *parts, total, steps, f"{row.tokens:,}", time]
+    total, host = _megabytes(row.memory.total), _megabytes(row.memory.host)
+    return [row.layout.name, row.layout.devices, *parts, total, host, steps, f"{row.tokens:,}", time]
 
 
 def _any(table: list[list[str]], column: int) -> bool:

@@ -3,80 +3,27 @@
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback
 from torch import Tensor, nn
 
-from lit_transformer.blocks import Stack
 from lit_transformer.blocks.embedding import Head
 from lit_transformer.data.batch import Batch
 from lit_transformer.data.bucketing import BucketedLoader
+from lit_transformer.data.loaders import EndlessLoader, Share
+from lit_transformer.data.module import SharedData
 from lit_transformer.data.streaming import StreamLoader
-from lit_transformer.dims import SizeError
 from lit_transformer.tasks.base import Task
 from lit_transformer.training.callbacks.freeze import Freeze
 from lit_transformer.training.callbacks.lora import LoRA
 from lit_transformer.training.ema import EMA
-from lit_transformer.training.muon import Muon
+from lit_transformer.training.footprint import Memory
 from lit_transformer.training.recompute import Recompute
-from lit_transformer.training.sharding import check
+from lit_transformer.training.strategy import Sharded
 from lit_transformer.training.unfilled import Unfilled
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes on each device, where the most of them are in use.
-
-    Args:
-        weights: Parameters and buffers.
-        gradients: Of the parameters that are trained.
-        optimizer: Its state.
-        average: Averaged weights.
-        copies: What the strategy holds beside: buckets that gradients travel in, weights gathered for use.
-        logits: Scores of the vocabulary that are held at once.
-        activations: What the forward pass leaves for backward, and what is in work at the peak.
-    """
-
-    weights: int = 0
-    gradients: int = 0
-    optimizer: int = 0
-    average: int = 0
-    copies: int = 0
-    logits: int = 0
-    activations: int = 0
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return sum(vars(self).values())
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a run is spread over devices.
-
-    Args:
-        name: What the strategy is called.
-        data: Devices that see different rows.
-        tensor: Devices that share each row.
-        stage: What those that see different rows share out, as ZeRO counts: 1: optimizer state; 2: gradients too;
-            3: weights too, as FSDP2.
-        masters: Whether the optimizer keeps float32 weights of its own, as DeepSpeed's does.
-    """
-
-    name: str
-    data: int = 1
-    tensor: int = 1
-    stage: int = 0
-    masters: bool = False
-
-    @property
-    def devices(self) -> int:
-        """Number of devices."""
-        return self.data * self.tensor
 
 
 def parameters_by_part(task: nn.Module) -> dict[str, int]:
@@ -117,11 +64,11 @@ def traced_memory(
 ) -> Memory:
     """What a training step on one device takes, found by running it without its arithmetic.
 
-    Two steps are run, as gradients and optimizer state are there from the second on. The task is built inside: give it
-    as it is before ``configure_model``, so that no weights are drawn.
+    Two steps are run, as gradients and optimizer state are there from the second on. The task is built inside, anew
+    where it was before, so that no weights are drawn.
 
     Args:
-        task: The task, not built yet.
+        task: The task, before ``configure_model``, or after it was in here.
         batch: The largest batch that it will see.
         micro_batches: How many of them a step accumulates.
         precision: Of the Trainer.
@@ -129,6 +76,8 @@ def traced_memory(
     """
     autocast = AUTOCAST.get(precision)
     with Unfilled() as mode, default_type(WEIGHTS.get(precision, torch.float32)):
+        if hasattr(task, "network"):
+            del task.network
         task.configure_model()
         task.train()
         for callback in callbacks:
@@ -166,32 +115,54 @@ def default_type(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def places(loader: Any, batch: Batch) -> float:
+@dataclass(frozen=True)
+class Work:
+    """What the data give the devices to do.
+
+    Args:
+        batch: The largest that a device reads.
+        tokens: Places for tokens that a step computes, on all devices.
+        steps: Optimizer steps in an epoch; None: the data have no end.
+    """
+
+    batch: Batch
+    tokens: int
+    steps: int | None
+
+    @property
+    def shapes(self) -> tuple[Any, ...]:
+        """What the memory of a step depends on."""
+        found = ((name, value.shape) for name, value in vars(self.batch).items() if isinstance(value, Tensor))
+        return tuple(sorted(found))
+
+
+def work_of(data: Any, ranks: int, accumulate: int) -> Work:
+    """What each of so many ranks that see different data gets to do.
+
+    Args:
+        data: The DataModule, prepared.
+        ranks: Their number.
+        accumulate: Batches to an optimizer step.
+    """
+    share = Share(0, ranks, accumulate)
+    if isinstance(data, SharedData):
+        data.planned = share
+    loader = data.train_dataloader()
+    batch = next(iter(loader))
+    if not isinstance(loader, EndlessLoader):  # somebody else's, which knows of no ranks
+        together = ranks * accumulate
+        return Work(batch, batch.tokens.numel() * together, max(1, len(loader) // together))
+    places = _bucket_places(loader) if isinstance(loader, BucketedLoader) else batch.tokens.shape[-1]
+    steps = None if isinstance(loader, StreamLoader) else loader.epoch_windows
+    return Work(batch, int(places * loader.window), steps)
+
+
+def _bucket_places(loader: BucketedLoader) -> float:
     """Places for tokens in a batch, on average over an epoch."""
-    if not isinstance(loader, BucketedLoader):
-        return batch.tokens.numel()
     lengths = loader.rows.lengths(0)
     lengths = lengths.reshape(len(lengths), -1)
     widths = [len(rows) * int(loader.budget.widths(lengths[rows])[-1]) for rows in loader.plan(0)]
     return sum(widths) / max(1, len(widths))
-
-
-def epoch_steps(loader: Any, batches: int) -> int | None:
-    """Optimizer steps in an epoch, of so many batches each; none where the data have no end."""
-    return None if isinstance(loader, StreamLoader) else max(1, len(loader) // batches)
-
-
-def refusal(task: Task, layout: "Layout") -> str:
-    """Why a layout is impossible; empty where it is possible."""
-    try:
-        if layout.tensor > 1:
-            check(task.network, layout.tensor)
-        whole = layout.tensor > 1 or (layout.stage and layout.data > 1)
-        if whole and isinstance(task.configure_optimizers()["optimizer"], Muon):
-            return "Muon needs whole matrices; use AdamW"
-    except SizeError as error:
-        return str(error)
-    return ""
 
 
 def _plain_loss(total: Tensor, count: Tensor, window_tokens: Tensor, output: Any) -> Tensor:
@@ -221,76 +192,14 @@ def bytes_of(tensors: Iterable[Any]) -> int:
     return total
 
 
-BUCKET = 4 * 50_000_000
-"""Bytes of the gradients that ZeRO sends at once."""
-
-
-def spread_memory(alone: Memory, task: nn.Module, layout: Layout) -> Memory:
-    """What each device of a layout takes, from what one device alone takes with the rows that one group sees.
-
-    DDP keeps gradients a second time, in the buckets that they travel in. ZeRO-1 and -2 keep a share of the optimizer's
-    state and of a float32 copy of the weights, FSDP2 and ZeRO-3 a share of weights, gradients and optimizer state;
-    these gather what is outside of the layers for the whole step, and two layers at a time, with the gradients of one.
-    Tensor parallelism shares out products, embedding and head, and the activations.
-    """
-    memory = alone
-    if layout.tensor > 1:
-        whole = sum(p.numel() for p in task.parameters())
-        kept = sum(p.numel() for p in task.parameters() if p.ndim < 2)
-        share = (kept + (whole - kept) / layout.tensor) / whole
-        memory = replace(
-            memory,
-            weights=int(memory.weights * share),
-            gradients=int(memory.gradients * share),
-            optimizer=int(memory.optimizer * share),
-            average=int(memory.average * share),
-            logits=memory.logits // layout.tensor,
-            activations=memory.activations // layout.tensor,
-        )
-    masters = sum(p.numel() for p in task.parameters()) * 4 // layout.devices if layout.masters else 0
-    if layout.data > 1 and layout.stage == 3:
-        size = alone.weights / max(1, sum(p.numel() for p in task.parameters())) / layout.tensor
-        layers = [layer for module in task.modules() if isinstance(module, Stack) for layer in module.layers]
-        inside = {id(p) for layer in layers for p in layer.parameters()}
-        root = sum(p.numel() for p in task.parameters() if id(p) not in inside)
-        largest = max((sum(p.numel() for p in layer.parameters()) for layer in layers), default=0)
-        memory = replace(
-            memory,
-            weights=memory.weights // layout.data,
-            gradients=memory.gradients // layout.data,
-            optimizer=memory.optimizer // layout.data,
-            average=memory.average // layout.data,
-            copies=int(size * (2 * root + 3 * largest)) + masters,
-        )
-    elif layout.data > 1 and layout.stage:
-        memory = replace(
-            memory,
-            gradients=memory.gradients if layout.stage == 1 else memory.gradients // layout.data,
-            optimizer=memory.optimizer // layout.data,
-            copies=masters + min(memory.gradients, BUCKET),
-        )
-    elif layout.data > 1:
-        memory = replace(memory, copies=memory.gradients)
-    return memory
-
-
-def checkpoint_bytes(alone: Memory) -> int:
-    """Size of a checkpoint file: whole weights, the optimizer's state, averages; the rest is small."""
-    return alone.weights + alone.optimizer + alone.average
-
-
-def layouts(devices: Sequence[int]) -> list[Layout]:
-    """Every layout of these numbers of devices."""
-    found = []
+def layouts(devices: Sequence[int]) -> list[tuple[str, Any, int]]:
+    """Every way to use these numbers of devices: its name, the strategy and the number."""
+    found: list[tuple[str, Any, int]] = []
     for number in devices:
         if number == 1:
-            found.append(Layout("single"))
+            found.append(("single", "auto", number))
             continue
-        found += [
-            Layout("ddp", data=number),
-            Layout("fsdp2", data=number, stage=3),
-            Layout("tensor_parallel", tensor=number),
-        ]
+        found += [("ddp", "ddp", number), ("fsdp2", Sharded(1), number), ("tensor_parallel", Sharded(number), number)]
         if number >= 4 and number % 2 == 0:
-            found.append(Layout("fsdp2_tp", data=number // 2, tensor=2, stage=3))
+            found.append(("fsdp2_tp", Sharded(2), number))
     return found

@@ -96,7 +96,10 @@ def test_what_cannot_be_spread_says_why(recipe: list[str], capsys: pytest.Captur
     Path("text.jsonl").write_text(json.dumps({"text": "x"}))
     assert main(["plan", *recipe, "--devices", "1", "8", "--model.optimizer", "Muon", "--mfu", "0.3"]) == 0
     said = capsys.readouterr().out
-    assert "not possible: Muon needs whole matrices" in said and "n_heads: is 4, which 8 tensor-parallel" in said
+    assert "not possible: model.optimizer: Muon needs whole matrices" in said
+    assert main(["plan", *recipe, "--devices", "1", "8", "--mfu", "0.3"]) == 0
+    said = capsys.readouterr().out
+    assert "n_heads: is 4, which 8 tensor-parallel" in said and len(said.splitlines()[-4]) < 200
     assert "time: give --peak_flops" in said
     assert main(["plan", *recipe, "--config", "overlays/strategy/fsdp2_tp"]) == 0
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines() if line.startswith("Sharded")] == [
@@ -105,6 +108,60 @@ def test_what_cannot_be_spread_says_why(recipe: list[str], capsys: pytest.Captur
     pytest.importorskip("deepspeed")
     zero = [plan([*recipe, "--config", f"overlays/strategy/deepspeed_zero{i}"], [4]).rows[0].memory for i in (1, 2, 3)]
     assert zero[0].total > zero[1].total > zero[2].total  # type: ignore[union-attr]
+
+
+OVERLAY = "overlays/strategy/"
+MIXTURE = ["--config", "overlays/feed_forward/mixture"]
+
+
+def test_devices_that_share_rows_or_experts_are_planned_as_such(recipe: list[str]) -> None:
+    alone = plan(recipe, [1]).rows[0]
+    shared = plan([*recipe, "--config", f"{OVERLAY}context_parallel"]).rows[0]
+    assert (shared.tokens, shared.steps) == (alone.tokens, alone.steps)  # two devices, and the rows of one
+    assert shared.memory is not None and alone.memory is not None
+    assert shared.memory.weights == alone.memory.weights // 2
+    assert alone.memory.activations // 2 < shared.memory.activations < 0.75 * alone.memory.activations
+    experts, whole = (
+        plan([*recipe, *MIXTURE, "--config", f"{OVERLAY}{name}"]).rows[0].memory
+        for name in ("expert_parallel", "fsdp2")
+    )
+    assert experts is not None and whole is not None
+    assert experts.weights == whole.weights and experts.copies < 0.6 * whole.copies  # no expert is gathered
+
+
+def test_a_batch_of_all_devices_is_one_batch(recipe: list[str]) -> None:
+    rows = plan([*recipe, "--data.batch_size", "{class_path: AcrossDevices, rows: 6}"], [1, 2, 4]).rows
+    one, two, four = (next(row for row in rows if row.layout.devices == number) for number in (1, 2, 4))
+    assert two.layout.name == "ddp" and (two.tokens, two.steps) == (one.tokens, one.steps) and one.tokens == 6 * 64
+    assert one.memory is not None and two.memory is not None
+    assert two.memory.activations < 0.6 * one.memory.activations
+    assert four.memory is None and "6 rows cannot be shared by 4 devices" in four.refusal
+
+
+@pytest.mark.parametrize(("words", "line"), [
+    (["--config", f"{OVERLAY}fsdp2", "--trainer.callbacks+", "LoRA"], "LoRA adds weights"),
+    (["--config", f"{OVERLAY}tensor_parallel", "--data.block_size", "15"], "15 tokens cannot be shared by 2"),
+    (["--config", f"{OVERLAY}expert_parallel"], "there are none; add --config overlays/feed_forward/mixture"),
+    (["--config", f"{OVERLAY}context_parallel", "--config", "overlays/position/alibi"], "no plan for ALiBi"),
+])  # fmt: skip
+def test_what_fit_refuses_is_not_planned(words: list[str], line: str, recipe: list[str]) -> None:
+    row = plan([*recipe, *words]).rows[0]
+    assert row.memory is None and line in row.refusal
+
+
+def test_offloaded_zero(recipe: list[str]) -> None:
+    pytest.importorskip("deepspeed")
+    names = ("deepspeed_zero3", "deepspeed_zero3_offload")
+    here, there = (plan([*recipe, "--config", f"{OVERLAY}{name}"]).rows[0].memory for name in names)
+    assert here is not None and there is not None
+    assert here.host == 0 and there.host > here.optimizer
+    assert there.weights == there.optimizer == there.gradients == 0
+    assert there.total + there.host == here.total
+    free = "{class_path: torch.optim.Adafactor}"
+    assert (
+        "Adafactor needs"
+        in plan([*recipe, "--config", f"{OVERLAY}{names[0]}", "--model.optimizer", free]).rows[0].refusal
+    )
 
 
 def test_wrong_options(recipe: list[str]) -> None:
