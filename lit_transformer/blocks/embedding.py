@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Replicate
 
 from lit_transformer.blocks.feed_forward import GELU, Activation
 from lit_transformer.blocks.linear import Linear
@@ -53,7 +54,7 @@ class Embedding(nn.Module):
         Raises:
             UserError: Types are given and the embedding has none.
         """
-        x = F.embedding(tokens, self.weight)
+        x = look_up(tokens, self.weight)
         if self.types is None:
             if types is not None:
                 raise UserError("embedding.types: is 0, and the batch has token types; say how many there are")
@@ -64,6 +65,17 @@ class Embedding(nn.Module):
         """Norm and dropout, after the position was added."""
         x = x if self.norm is None else self.norm(x)
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
+def look_up(tokens: Int[Tensor, "B T"], table: Float[Tensor, "V D"]) -> Float[Tensor, "B T D"]:
+    """The tokens' vectors. Of a table that devices share out each knows some, and what the others know is added."""
+    if not isinstance(table, DTensor):
+        return F.embedding(tokens, table)
+    ids = DTensor.from_local(tokens, table.device_mesh, [Replicate()], run_check=False)
+    found = F.embedding(ids, table)
+    assert isinstance(found, DTensor)
+    whole: Tensor = found.redistribute(placements=[Replicate()]).to_local()
+    return whole
 
 
 class ScaledEmbedding(Embedding):

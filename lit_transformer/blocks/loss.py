@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.distributed.tensor import DTensor, Partial
 
 from lit_transformer.blocks.embedding import Head
 from lit_transformer.blocks.products import multiplies, product_type
@@ -46,15 +47,33 @@ class CrossEntropy(TokenLoss):
     def forward(self, hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
         """See the base class."""
         logits: Tensor = head(hidden)
-        loss = F.cross_entropy(
-            logits.flatten(0, -2).float() if logits.element_size() < 4 else logits.flatten(0, -2),
-            targets.flatten(),
-            ignore_index=IGNORED,
-            reduction="sum",
-            label_smoothing=self.label_smoothing,
+        logits = logits.flatten(0, -2).float() if logits.element_size() < 4 else logits.flatten(0, -2)
+        targets = targets.flatten()
+        if isinstance(logits, DTensor):
+            return _shared_out(logits, targets, self.label_smoothing)
+        return F.cross_entropy(
+            logits, targets, ignore_index=IGNORED, reduction="sum", label_smoothing=self.label_smoothing
         )
-        whole: Tensor = loss.full_tensor() if hasattr(loss, "full_tensor") else loss  # logits shared out over devices
+
+
+def _shared_out(logits: DTensor, targets: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy of (N, V) logits of which each device of a one-dimensional mesh has a part of the vocabulary.
+
+    ``loss_parallel`` knows no smoothing, which adds to it, times its share: the target's logit minus the mean of all.
+    """
+    total = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+    assert isinstance(total, DTensor)
+    whole: Tensor = total.full_tensor()
+    if not smoothing:
         return whole
+    mesh, size = logits.device_mesh, logits.shape[-1]
+    mine = logits.to_local()
+    keep = targets != IGNORED
+    place = targets - -(-size // mesh.size()) * mesh.get_local_rank()  # the last device may have fewer, or none
+    here = keep & (place >= 0) & (place < mine.shape[-1])
+    chosen = mine[here, place[here]].sum() - (mine.sum(-1) * keep).sum() / size
+    added: Tensor = DTensor.from_local(chosen, mesh, [Partial()], run_check=False).full_tensor()
+    return whole + smoothing * added
 
 
 class ChunkedCrossEntropy(CrossEntropy):

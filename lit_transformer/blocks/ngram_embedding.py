@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lit_transformer.blocks.embedding import Embedding
+from lit_transformer.blocks.embedding import Embedding, look_up
 from lit_transformer.blocks.norms import NormFactory
 from lit_transformer.dims import Dims, SizeError
 
@@ -58,7 +58,7 @@ class NGramEmbedding(Embedding):
         hashed = tokens.long() + 1
         for length in range(2, self.longest + 1):
             hashed = (hashed[:, :-1] * _FACTOR + tokens[:, length - 1 :] + 1) % 2**31
-            found = F.embedding(hashed % len(self.ngrams), self.ngrams)
+            found = look_up(hashed % self.ngrams.shape[0], self.ngrams)
             x = x + F.pad(found, (0, 0, x.shape[1] - found.shape[1], 0))
         if self.training and self.token_dropout:
             kept = torch.rand(x.shape[:2], device=x.device) >= self.token_dropout

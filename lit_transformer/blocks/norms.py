@@ -1,6 +1,7 @@
 """Normalisation of the residual stream."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -112,12 +113,30 @@ class DynamicTanh(Norm):
             super().initialise_parameter(name, parameter, generator)
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; what each of them makes of it counts in the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return _total(x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return _total(g)
+
+
+def _total(x: Tensor) -> Tensor:
+    total = x.clone(memory_format=torch.contiguous_format)
+    torch.distributed.all_reduce(total)
+    return total
+
+
 class BatchNorm(Norm, RunningState):
     """Batch normalisation over tokens (Ioffe & Szegedy, 2015, arXiv:1502.03167), padding left out.
 
     In training each feature is normalised over all tokens of the batch, later ones included: a language model sees
-    the future through the statistics. In evaluation the running statistics stand in, which are the first process's
-    where there are several.
+    the future through the statistics. Processes with different rows take statistics of all of them together, which are
+    a single process's (a window of several micro-batches has those of each). In evaluation running statistics stand in.
 
     Args:
         dims: Sizes.
@@ -127,6 +146,9 @@ class BatchNorm(Norm, RunningState):
 
     mean: Tensor
     variance: Tensor
+
+    processes: int = 1
+    """Number of processes that normalise their tokens together: all there are, or 1; training sets it."""
 
     def __init__(self, dims: Dims, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__(dims)
@@ -152,15 +174,17 @@ class BatchNorm(Norm, RunningState):
         """Mean and variance over the real tokens; the running ones move towards them."""
         real = None if context is None else context.real
         over = tuple(range(x.ndim - 1))
-        if real is None:
+        if real is None and self.processes == 1:
             count = torch.tensor(float(x[..., 0].numel()), device=x.device)
             variance, mean = torch.var_mean(x, over, correction=0)
         else:
+            real = x.new_ones(x.shape[0], x.shape[-2], dtype=torch.bool) if real is None else real
             weight = real[:, None, :, None] if x.ndim == 4 else real[..., None]
             weight = weight.expand(*x.shape[:-1], 1).to(x.dtype)
-            count = weight.sum()
-            mean = (x * weight).sum(over) / count.clamp(min=1)
-            variance = ((x - mean).square() * weight).sum(over) / count.clamp(min=1)
+            count, total = self._of_all(weight.sum().view(1), (x * weight).sum(over))
+            mean = total / count.clamp(min=1)
+            (squares,) = self._of_all(((x - mean).square() * weight).sum(over))
+            variance = squares / count.clamp(min=1)
         if not is_recomputing():
             # Without a branch on the number of tokens, which an accelerator would have to be waited for.
             momentum = torch.where(count > 1, self.momentum, 0.0).to(self.mean.dtype)
@@ -169,6 +193,13 @@ class BatchNorm(Norm, RunningState):
                 self.mean.lerp_(mean.detach().to(self.mean.dtype), momentum)
                 self.variance.lerp_(unbiased.to(self.variance.dtype), momentum)
         return mean, variance
+
+    def _of_all(self, *sums: Tensor) -> tuple[Tensor, ...]:
+        """The sums over all processes of vectors of this one."""
+        if self.processes == 1:
+            return sums
+        whole: Tensor = _Sum.apply(torch.cat(sums))  # type: ignore[no-untyped-call]
+        return whole.split([len(each) for each in sums])  # type: ignore[no-any-return]
 
     def initialise_buffers(self) -> None:
         """Mean zero, variance one."""

@@ -3,7 +3,6 @@
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Replicate
 
 from lit_transformer.blocks.embedding import Embedding
 from lit_transformer.blocks.norms import NormFactory
@@ -44,7 +43,5 @@ class TokenDropout(Embedding):
         x = super().forward(tokens, types)
         if not self.training or not self.token_dropout:
             return x
-        kept = (torch.rand(x.shape[:2], device=x.device) >= self.token_dropout).unsqueeze(-1)
-        if isinstance(x, DTensor):  # devices that share a row draw alike
-            kept = DTensor.from_local(kept, x.device_mesh, [Replicate()], run_check=False)
-        return x * kept
+        kept = torch.rand(x.shape[:2], device=x.device) >= self.token_dropout
+        return x * kept.unsqueeze(-1)

@@ -16,10 +16,11 @@ from lit_transformer.checkpoints.loading import check_fit
 from lit_transformer.networks.base import Network, Output
 from lit_transformer.networks.parts import named_state
 from lit_transformer.training.callbacks.experts import ExpertBalance
+from lit_transformer.training.callbacks.statistics import SharedStatistics
 from lit_transformer.training.optimizers import OptimizerFactory, parameter_groups
 from lit_transformer.training.schedule_free import ScheduleFree
 from lit_transformer.training.schedules import Constant, ScheduledRate, ScheduleFactory
-from lit_transformer.training.strategy import clip_by_norm, settle
+from lit_transformer.training.strategy import clip_by_norm, clip_by_value, settle
 from lit_transformer.vocabulary import Vocabulary
 
 NetworkFactory = Callable[[Vocabulary], Network]
@@ -94,10 +95,11 @@ class Task(LightningModule):
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
         """Lightning's, but for sharded networks, whose gradients lie on several devices and meshes."""
-        if self.device_mesh is None or not gradient_clip_val or str(gradient_clip_algorithm or "norm") == "value":
+        if self.device_mesh is None or not gradient_clip_val:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         else:
-            clip_by_norm(self.parameters(), float(gradient_clip_val))
+            clip = clip_by_value if gradient_clip_algorithm == "value" else clip_by_norm
+            clip(self.parameters(), float(gradient_clip_val))
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimizer over grouped parameters, its rate set before every optimizer step."""
@@ -149,7 +151,7 @@ class Task(LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """What the network may need from the training loop, wherever the callbacks of the trainer come from."""
-        return [ExpertBalance(), ScheduleFree()]
+        return [ExpertBalance(), ScheduleFree(), SharedStatistics()]
 
     def log_stats(self, stats: dict[str, Tensor]) -> None:
         """What the network reports beside its losses (an expert's load): a vector is logged entry by entry."""

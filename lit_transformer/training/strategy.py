@@ -220,3 +220,16 @@ def clip_by_norm(parameters: Iterable[Tensor], limit: float) -> Tensor:
         local = gradient.to_local() if isinstance(gradient, DTensor) else gradient
         local.mul_(scale.to(local.device))
     return norm
+
+
+@torch.no_grad()
+def clip_by_value(parameters: Iterable[Tensor], limit: float) -> None:
+    """Bounds every number of the gradients, each device its own."""
+    for parameter in parameters:
+        gradient = parameter.grad
+        if isinstance(gradient, DTensor) and isinstance(parameter, DTensor):
+            if gradient.placements != parameter.placements:  # sums that are still to be taken cannot be bounded
+                parameter.grad = gradient = gradient.redistribute(placements=parameter.placements)
+            gradient = gradient.to_local()
+        if gradient is not None:
+            gradient.clamp_(-limit, limit)

@@ -85,3 +85,60 @@ def test_the_single_process_curve(strategy: str, folder: Path) -> None:
     assert command(1, *options, *more, "--output", "alone") == [0]
     assert command(2, *options, *shared, *more, "--output", "shared") == [0, 0]
     close(folder / "alone", folder / "shared")
+
+
+BATCH_NORM = ["--config", "overlays/norm/batch_norm"]
+SMOOTHED = ["--model.loss", "{class_path: CrossEntropy, label_smoothing: 0.1}"]
+
+
+@pytest.mark.parametrize(("strategy", "words"), [
+    ("tensor_parallel", SMOOTHED),
+    ("fsdp2", BATCH_NORM),
+    pytest.param("ddp", [*BATCH_NORM, "--trainer.callbacks+", "Recompute"], marks=pytest.mark.slow),
+])  # fmt: skip
+def test_clipped_values_smoothing_and_statistics(strategy: str, words: list[str], folder: Path) -> None:
+    """The saved statistics are those of the tokens of both ranks."""
+    options = ["fit", "--config", "tiny.yaml", *words, "--trainer.gradient_clip_val", "1e-3"]
+    options += ["--trainer.gradient_clip_algorithm", "value", "--model.optimizer", "{class_path: SGD, lr: 10}"]
+    assert command(1, *options, "--output", "alone") == [0]
+    shared = ["--config", f"overlays/strategy/{strategy}", "--data.batch_size", str(8 // OVERLAYS[strategy])]
+    assert command(2, *options, *shared, "--output", "shared") == [0, 0]
+    assert losses(folder / "shared") == pytest.approx(losses(folder / "alone"), rel=1e-5)
+    assert losses(folder / "shared", "val/loss") == pytest.approx(losses(folder / "alone", "val/loss"), rel=1e-5)
+    close(folder / "alone", folder / "shared")
+
+
+NUMERALS = """\
+seed_everything: 1
+model:
+  class_path: Translation
+  network:
+    class_path: EncoderDecoder
+    dims: {d_model: 16, n_layers: 1, n_heads: 2}
+  optimizer: {class_path: torch.optim.AdamW, lr: 3e-3}
+  metrics: []
+data:
+  class_path: TranslationData
+  corpus: {class_path: Numerals, rows: 300}
+  tokenizer: {class_path: BPE, vocab_size: 100}
+  max_len: 64
+  batches: {class_path: BudgetAcrossDevices, tokens: 1000}
+  cache_dir: cache
+trainer: {max_steps: 4, validate_every: 4, limit_val_batches: 2, accelerator: cpu, num_sanity_val_steps: 0}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", ["blocks", "pairs"])
+def test_an_overlay_and_nothing_else(rows: str, folder: Path) -> None:
+    """Batches of all devices together: the recipe is the same, and so are the losses, on one process and on two."""
+    across = RECIPE.replace("batch_size: 8", "batch_size: {class_path: AcrossDevices, rows: 8}")
+    (folder / "recipe.yaml").write_text(across if rows == "blocks" else NUMERALS)
+    options = ["fit", "--config", "recipe.yaml", "--trainer.accumulate_grad_batches", "2"]
+    assert command(1, *options, "--output", "alone") == [0]
+    assert command(2, *options, "--config", "overlays/strategy/ddp", "--output", "shared") == [0, 0]
+    assert len(losses(folder / "alone")) == 4
+    assert losses(folder / "shared") == pytest.approx(losses(folder / "alone"), rel=1e-5)
+    assert losses(folder / "shared", "val/loss") == pytest.approx(losses(folder / "alone", "val/loss"), rel=1e-5)
+    more = ["--trainer.max_steps", "6", "--resume", "--output", "shared"]  # the rest of it on one process again
+    assert command(1, *options, *more) == [0]

@@ -47,8 +47,8 @@ class FIRE(Position):
             if value <= 0:
                 raise SizeError(f"position.{name}", f"is {value} in FIRE, must be above 0")
         self.width, self.threshold, self.start = width, threshold, steepness
-        self.steepness = nn.Parameter(torch.empty(()))
-        self.threshold_factor = nn.Parameter(torch.empty(()))
+        self.steepness = nn.Parameter(torch.empty(1))  # not 0-dimensional: FSDP2 shares out dimensions
+        self.threshold_factor = nn.Parameter(torch.empty(1))
         self.hidden_weight = nn.Parameter(torch.empty(width))
         self.hidden_bias = nn.Parameter(torch.empty(width))
         self.output_weight = nn.Parameter(torch.empty(dims.n_heads, width))
