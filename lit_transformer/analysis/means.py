@@ -36,6 +36,18 @@ class Mean:
     def __str__(self) -> str:
         return shown(self.value) + ("" if math.isnan(self.half) else f" ± {shown(self.half, 2)}")
 
+    @property
+    def rounded(self) -> str:
+        """The same with no more digits than the interval makes sense of: 3.696 ± 0.028."""
+        if math.isnan(self.half) or not 1e-6 < self.half < 100:
+            return (
+                str(self)
+                if math.isnan(self.half) or self.half > 1
+                else f"{shown(self.value, 3)} ± {shown(self.half, 2)}"
+            )
+        places = 1 - math.floor(math.log10(self.half))
+        return f"{self.value:.{places}f} ± {self.half:.{places}f}"
+
 
 def mean(values: Sequence[float]) -> Mean:
     """The mean of at least one value with its interval."""

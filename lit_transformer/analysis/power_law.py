@@ -44,11 +44,12 @@ class PowerLawFit:
         return parameters, compute / 6 / parameters
 
 
-def fit_power_law(runs: Sequence[Run]) -> PowerLawFit:
+def fit_power_law(runs: Sequence[Run], near: PowerLawFit | None = None) -> PowerLawFit:
     """Least squares of the logarithms of losses, robust (Huber), from several starts.
 
     Args:
         runs: At least five, of at least two sizes and two numbers of tokens.
+        near: A fit of nearly the same runs, to start from alone.
 
     Raises:
         ValueError: Too few.
@@ -69,6 +70,8 @@ def fit_power_law(runs: Sequence[Run]) -> PowerLawFit:
         (low + math.log(share), alpha * high, alpha, beta * float(log_d.mean()), beta)
         for share in (0.3, 0.8) for alpha in (0.2, 0.5) for beta in (0.2, 0.5)
     ]  # fmt: skip
+    if near is not None:
+        starts = [(math.log(near.floor), math.log(near.a), near.alpha, math.log(near.b), near.beta)]
     bounds = ([-10, -50, 0.01, -50, 0.01], [10, 50, 2, 50, 2])
     fits = [least_squares(apart, start, bounds=bounds, loss="huber", f_scale=1e-2) for start in starts]
     floor, a, alpha, b, beta = min(fits, key=lambda fit: float(fit.cost)).x
@@ -89,10 +92,11 @@ def resampled_fits(groups: Sequence[Sequence[Run]], count: int = 50, seed: int =
     if any(len(group) < 2 for group in groups):
         return []
     draw = np.random.RandomState(seed)
+    whole = fit_power_law([run for group in groups for run in group])
     result = []
     for _ in range(count):
         runs = [group[i] for group in groups for i in draw.randint(0, len(group), len(group))]
-        result.append(fit_power_law(runs))
+        result.append(fit_power_law(runs, whole))
     return result
 
 

@@ -8,7 +8,7 @@ from lit_transformer.analysis.axes import Axis
 from lit_transformer.analysis.chart import Chart
 from lit_transformer.analysis.power_law import power_law_charts
 from lit_transformer.analysis.seed_charts import against_chart
-from lit_transformer.studies.drawing import FACTS, fact_of, setting_name
+from lit_transformer.studies.drawing import FACTS, fact_of, measure_words, setting_name
 from lit_transformer.studies.figures import NothingToDraw, StudyFigure
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Against(StudyFigure):
                     values[arm].append((setting_name(setting), x, list(seeds.values())))
         if any(values.values()):
             across = "CPU seconds of training" if self._on_cpu(results) else FACTS[self.fact]
-            axes = Axis(across, log=self.log_x), Axis(str(measure), log=self.log_y)
+            axes = Axis(across, log=self.log_x), Axis(measure_words(measure), log=self.log_y)
             yield against_chart(self.title or self.default_title, values, *axes)
 
     def _on_cpu(self, results: "Results") -> bool:

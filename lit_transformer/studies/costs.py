@@ -2,7 +2,7 @@
 
 import math
 
-from lit_transformer.analysis.means import mean
+from lit_transformer.analysis.means import mean, shown
 from lit_transformer.studies.drawing import fact_of, titled
 from lit_transformer.studies.parts import TRAINED
 from lit_transformer.studies.results import Outcome, Results, Setting
@@ -22,9 +22,9 @@ def cost(results: Results, setting: Setting) -> Table:
         if arm == baseline:
             marked = len(rows)
         row = [arm]
-        for fact, style in (("parameters", ",.0f"), ("flops", ".4g"), ("tokens", ",.0f")):
+        for fact in ("parameters", "flops", "tokens"):
             mine, base = fact_of(results, arm, setting, fact), fact_of(results, baseline, setting, fact)
-            row.append("" if mine is None else f"{mine:{style}}" + _apart(mine, base))
+            row.append("" if mine is None else shown(mine) + _apart(mine, base))
         for name, style, scale in (
             ("seconds", ",.1f", 1.0),
             ("processor_seconds", ",.1f", 1.0),

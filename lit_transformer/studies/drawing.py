@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lit_transformer.studies.parts import Number
+from lit_transformer.studies.parts import TRAINED, Measure, Number
 
 if TYPE_CHECKING:
     from lit_transformer.studies.results import Results, Setting
@@ -17,6 +17,25 @@ FACTS = {
     "seconds": "seconds of training",
 }
 """What is known of a cell before training, or what it cost, in words."""
+
+
+SPLITS = {"val": "validation", "test": "test", "train": "training"}
+
+
+def metric_words(metric: str) -> str:
+    """A metric in words: ``val/loss`` is validation loss."""
+    split, slash, name = metric.partition("/")
+    return (f"{SPLITS[split]} {name}" if slash and split in SPLITS else metric).replace("_", " ")
+
+
+def measure_words(measure: Measure) -> str:
+    """A measure in words, with the steps whose numbers they are."""
+    words = [
+        metric_words(number.metric)
+        + ("" if number.step in (TRAINED, metric_words(number.metric)) else f" of {number.step}")
+        for number in measure.numbers
+    ]
+    return f" {measure.operation} ".join(words)
 
 
 def step_values(

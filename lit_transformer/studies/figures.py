@@ -10,7 +10,16 @@ from lit_transformer.analysis.chart import Chart, heat_chart
 from lit_transformer.analysis.seed_charts import arms_chart, series_chart, steps_chart
 from lit_transformer.errors import UserError
 from lit_transformer.recipe.suggest import hint
-from lit_transformer.studies.drawing import curve_values, series_values, setting_name, step_values, titled
+from lit_transformer.studies.drawing import (
+    curve_values,
+    measure_words,
+    metric_words,
+    series_values,
+    setting_name,
+    step_values,
+    titled,
+)
+from lit_transformer.studies.drawing import fact_of as fact_of
 from lit_transformer.studies.parts import TRAINED, Part
 
 if TYPE_CHECKING:
@@ -99,7 +108,7 @@ class Intervals(StudyFigure):
         # Every arm, also without values: it has its colour in all pictures.
         values = {arm: results.values(arm, setting, measure) for arm in results.arms}
         means = " (means with 95 % intervals)" if any(len(each) > 1 for each in values.values()) else ""
-        return arms_chart(title, values, f"{measure}{means}", self.log) if any(values.values()) else None
+        return arms_chart(title, values, f"{measure_words(measure)}{means}", self.log) if any(values.values()) else None
 
 
 @dataclass
@@ -135,7 +144,7 @@ class Steps(StudyFigure):
     @property
     def default_title(self) -> str:  # type: ignore[override]
         """The metric."""
-        return self.metric + (f", divided by that of {self.steps[0]}" if self.relative else "")
+        return metric_words(self.metric) + (f", divided by that of {self.steps[0]}" if self.relative else "")
 
     def chart(self, results: "Results", setting: "Setting", title: str) -> Chart | None:
         """See the base class."""
@@ -147,7 +156,7 @@ class Steps(StudyFigure):
         if not any(seeds for steps in values.values() for seeds in steps.values()):
             return None
         places = dict(zip(self.steps, self.x, strict=True)) if self.x else None
-        return steps_chart(title, values, places, self.label, self.metric, self.relative, self.log_y)
+        return steps_chart(title, values, places, self.label, metric_words(self.metric), self.relative, self.log_y)
 
 
 @dataclass
@@ -168,7 +177,7 @@ class Curves(StudyFigure):
     @property
     def default_title(self) -> str:  # type: ignore[override]
         """The metric."""
-        return f"{self.metric} during training"
+        return f"{metric_words(self.metric)} during training"
 
     def check(self, arms: Sequence[str], measures: Sequence[str], steps: Sequence[str]) -> None:
         """See the base class."""
@@ -177,7 +186,7 @@ class Curves(StudyFigure):
     def chart(self, results: "Results", setting: "Setting", title: str) -> Chart | None:
         """See the base class."""
         values = {arm: curve_values(results, arm, setting, self.step, self.metric) for arm in results.arms}
-        axes = Axis("optimizer step"), Axis(self.metric, log=self.log_y)
+        axes = Axis("optimizer step"), Axis(metric_words(self.metric), log=self.log_y)
         return series_chart(title, values, *axes) if any(values.values()) else None
 
 
@@ -259,6 +268,6 @@ class Heat(StudyFigure):
                 said[arm, column] = statuses[0] if statuses and statuses[0] != "done" else "" if statuses else "not run"
         if all(value is None for value in values.values()):
             return
-        label = f"{measure}, means over seeds" + (", colours by logarithm" if self.log else "")
+        label = f"{measure_words(measure)}, means over seeds" + (", colours by logarithm" if self.log else "")
         yield heat_chart(self.title or self.default_title, results.arms, columns, values, label,
                          lambda row, column: said[row, column], self.log)  # fmt: skip

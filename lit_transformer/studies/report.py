@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -80,7 +81,7 @@ class Report:
         several, single, nothing = split_measures(results)
         self.absent = [f"no cell has a number for the measure {each.name} ({each})" for each in nothing]
         self.charts = self._drawn()
-        self.claims = claims(results)
+        self.claims = _once(claims(results))
         self.troubles = troubles(results)
         self.glossary = glossary(results)
         self.overview = [overview(results, setting, several) for setting in results.settings if len(several) > 1]
@@ -91,7 +92,8 @@ class Report:
         }  # fmt: skip
         """The tables of each measure, one for each setting."""
         self.alone = [alone(results, arm, measures) for arm, measures in single.items()]
-        self.costs = [cost(results, setting) for setting in results.settings]
+        *costs, last = [cost(results, setting) for setting in results.settings]
+        self.costs = [*(replace(table, note="") for table in costs), last]  # what they say below, said once
 
     def _drawn(self) -> list[Chart]:
         charts: list[Chart] = []
@@ -220,6 +222,15 @@ class Report:
             if outcome.seed == first and outcome.results.get("recipe"):
                 parts.append(_details(f"{outcome.name}, every default filled in", outcome.results["recipe"]))
         return parts
+
+
+def _once(table: Table | None) -> Table | None:
+    """The table without names that stand in the row above already: a claim is said once for all settings."""
+    if table is None:
+        return None
+    above = ["", *(row[0] for row in table.rows)]
+    rows = [["" if row[0] == before else row[0], *row[1:]] for before, row in zip(above, table.rows, strict=False)]
+    return replace(table, rows=rows)
 
 
 def _details(title: str, text: str) -> str:

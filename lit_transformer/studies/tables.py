@@ -65,7 +65,7 @@ def overview(results: Results, setting: Setting, measures: Sequence[Measure]) ->
         row = [arm]
         for measure in measures:
             found = results.mean(arm, setting, measure)
-            row.append(_why(results, arm, setting, measure) if found is None else str(found))
+            row.append(_why(results, arm, setting, measure) if found is None else found.rounded)
         rows.append(row)
     kept = [0, *(i + 1 for i in range(len(measures)) if any(_is_number(row[i + 1]) for row in rows))]
     columns = ["arm", *(measure.name for measure in measures)]
@@ -79,7 +79,7 @@ def alone(results: Results, arm: str, measures: Sequence[Measure]) -> Table:
     rows = []
     for measure in measures:
         found = [results.mean(arm, setting, measure) for setting in settings]
-        rows.append([measure.name, str(measure), *("" if each is None else str(each) for each in found)])
+        rows.append([measure.name, str(measure), *("" if each is None else each.rounded for each in found)])
     columns = ["measure", "what it is", *(setting_name(setting) or "mean" for setting in settings)]
     classes = {i: ["text", "text", *[""] * len(settings)] for i in range(len(rows))}
     return Table(f"{arm} alone", columns, rows, None, "", classes)
