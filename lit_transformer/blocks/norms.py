@@ -125,6 +125,12 @@ class _Sum(torch.autograd.Function):
         return _total(g)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _sum_of_all(x: Tensor) -> Tensor:
+    whole: Tensor = _Sum.apply(x)  # type: ignore[no-untyped-call]
+    return whole
+
+
 def _total(x: Tensor) -> Tensor:
     total = x.clone(memory_format=torch.contiguous_format)
     torch.distributed.all_reduce(total)
@@ -198,7 +204,7 @@ class BatchNorm(Norm, RunningState):
         """The sums over all processes of vectors of this one."""
         if self.processes == 1:
             return sums
-        whole: Tensor = _Sum.apply(torch.cat(sums))  # type: ignore[no-untyped-call]
+        whole = _sum_of_all(torch.cat(sums))
         return whole.split([len(each) for each in sums])  # type: ignore[no-any-return]
 
     def initialise_buffers(self) -> None:

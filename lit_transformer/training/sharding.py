@@ -6,6 +6,7 @@ full from (seed, its name), one at a time, and keeps this rank's part: the same 
 
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -30,6 +31,7 @@ from lit_transformer.blocks.stack import Stack
 from lit_transformer.dims import SizeError
 from lit_transformer.errors import UserError
 from lit_transformer.networks.base import Network
+from lit_transformer.training.generators import Generators
 
 PRODUCTS_OF_HEADS = ("query", "key", "value", "gate")
 """Products whose outputs belong to heads: each device computes those of its own."""
@@ -63,7 +65,8 @@ def tensor_parallel(network: Network, mesh: DeviceMesh) -> None:
 
     Megatron-LM's plan (Shoeybi et al., 2019, arXiv:1909.08053; sequence parallelism: Korthikanti et al., 2022,
     arXiv:2205.05198). Between the layers every device holds a part of the sequence, whose length the number of devices
-    must divide. Losses are taken inside ``torch.distributed.tensor.parallel.loss_parallel()``.
+    must divide. Losses are taken inside ``torch.distributed.tensor.parallel.loss_parallel()``. Dropout draws apart
+    where devices have different parts of the sequence or different heads, and alike where they have the same.
 
     Args:
         network: The network, not sharded yet.
@@ -80,7 +83,7 @@ def tensor_parallel(network: Network, mesh: DeviceMesh) -> None:
             for part in (layer.attention, layer.cross_attention):
                 if isinstance(part, Attention):
                     part.devices = mesh.size()
-        parallelize_module(stack.layers[0], mesh, EnterSequence(stream))
+        parallelize_module(stack.layers[0], mesh, EnterSequence(stream, stack))
         parallelize_module(stack.norm, mesh, OverSequence(stream, gathered=True))
     for embedding in [module for module in network.modules() if isinstance(module, Embedding)]:
         parallelize_module(embedding, mesh, VocabularyEmbedding())
@@ -128,6 +131,22 @@ class Stream:
 
     def __init__(self) -> None:
         self.layout: Placement = Shard(1)
+        self._common: tuple[torch.device, Generators] | None = None
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def draw_apart(self, device: torch.device, mesh: DeviceMesh) -> None:
+        """From here on each device draws its own random numbers, which follow from those that all draw alike."""
+        words = [int(torch.randint(2**62, ())), mesh.get_local_rank()]
+        self._common = device, Generators.capture(device)
+        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]))
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def draw_alike(self) -> None:
+        """Ends ``draw_apart``: the devices' generators stand where they stood."""
+        if self._common is not None:
+            device, generators = self._common
+            generators.restore(device)
+            self._common = None
 
 
 def layer_plan(layer: nn.Module, stream: Stream) -> dict[str, ParallelStyle]:
@@ -209,6 +228,8 @@ class OverSequence(ParallelStyle):
             return (DTensor.from_local(given[0], device_mesh, [self.stream.layout], run_check=False), *given[1:])
 
         def leave(module: nn.Module, given: Any, y: Any) -> Any:
+            if self.gathered:
+                self.stream.draw_alike()
             return (y.redistribute(placements=[Replicate()]) if self.gathered else y).to_local()
 
         module.register_forward_pre_hook(enter)
@@ -221,11 +242,13 @@ class EnterSequence(ParallelStyle):
 
     Args:
         stream: How it goes on.
+        stack: Whose layer it is.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, stack: Stack) -> None:
         super().__init__()
         self.stream = stream
+        self.parts = list(stack.modules())
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
         def enter(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -235,6 +258,8 @@ class EnterSequence(ParallelStyle):
                 raise UserError(f"data.block_size: {x.shape[1]} tokens cannot be shared by {device_mesh.size()} "
                                 f"tensor-parallel devices; make it a multiple of {device_mesh.size()}")  # fmt: skip
             self.stream.layout = Shard(1) if even else Replicate()
+            if even and module.training and any(getattr(part, "dropout", 0.0) for part in self.parts):
+                self.stream.draw_apart(x.device, device_mesh)
             x = DTensor.from_local(x, device_mesh, [Replicate()], run_check=False)
             return (x.redistribute(placements=[self.stream.layout]).to_local(), *given[1:])
 

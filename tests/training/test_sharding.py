@@ -20,6 +20,7 @@ from lit_transformer.blocks import (
     BiasedHead,
     CrossAttention,
     DifferentialAttention,
+    Embedding,
     Layer,
     LayerNorm,
     Learned,
@@ -210,6 +211,30 @@ def test_losses_and_tables_of_parts_of_the_vocabulary(tmp_path: Path) -> None:
     expected = exactly({name: partial(alone, *each) for name, each in LOSSES.items()})
     for found in in_ranks(lambda: exactly({name: partial(shared, *each) for name, each in LOSSES.items()}), tmp_path):
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
+
+
+def test_dropout_differs_where_parts_do(tmp_path: Path) -> None:
+    def work() -> dict[str, Tensor]:
+        layer = partial(Layer, dropout=0.5)
+        with torch.device("meta"):
+            network = DecoderOnly(WORDS, DIMS, layer, embedding=partial(Embedding, dropout=0.5))
+        tensor_parallel(network, init_device_mesh("cpu", (2,)))
+        materialise(network, 5, torch.device("cpu"))
+        inside: list[Tensor] = []
+        for each in (module for module in network.modules() if isinstance(module, Layer)):
+            each.residual.register_forward_pre_hook(lambda part, _: inside.append(part.drop(torch.ones(64))))
+        torch.manual_seed(3)
+        found = {}
+        for step in range(2):
+            network(inputs(network)[0]["tokens"])
+            found[f"outside {step}"] = network.embedding.drop(torch.ones(64))
+        return found | {f"inside {number}": mask for number, mask in enumerate(inside)}
+
+    first, second = in_ranks(work, tmp_path)
+    assert len(first) == 6
+    for name, mask in first.items():
+        assert torch.equal(mask, second[name]) == name.startswith("outside")
+    assert len({tuple(mask.tolist()) for found in (first, second) for mask in found.values()}) == 10
 
 
 def test_parts_of_every_kind_fully_sharded(tmp_path: Path) -> None:
