@@ -2,5 +2,5 @@
 
 ::
 
-    read_study(["positions"])      Engine(study, folder, program).run()      write_report(folder)
+    read_study(["positions"])    Engine(Plan(study), folder, program).run()    write_report(folder)    draw(folder)
 """

@@ -68,6 +68,36 @@ def write_report(folder: str | Path, allow: Sequence[str] = ()) -> Path:
     return target / "report.html"
 
 
+def draw(folder: str | Path, allow: Sequence[str] = ()) -> list[Chart]:
+    """The figures of a study's report, for a notebook, which shows each as it is: ``draw("runs/studies/positions")``.
+
+    Args:
+        folder: The study's folder.
+        allow: Packages of one's own whose figures it may name.
+
+    Raises:
+        UserError: There is no study in the folder, or it names what may not be named.
+    """
+    charts, _ = _drawn(Results(folder, allow))
+    return charts
+
+
+def _drawn(results: Results) -> tuple[list[Chart], list[str]]:
+    """All charts, and why some figures have none."""
+    charts: list[Chart] = []
+    absent = []
+    for figure in results.figures:
+        why, before = "nothing was measured for it", len(charts)
+        try:
+            charts += figure.charts(results)
+        except NothingToDraw as error:
+            why = str(error)
+        if len(charts) == before:
+            title = figure.title or figure.default_title
+            absent.append(f"nothing is drawn for the figure {type(figure).__name__} ({title}): {why}")
+    return charts, absent
+
+
 class Report:
     """What the page and the summary say.
 
@@ -80,7 +110,8 @@ class Report:
         self.study = results.study
         several, single, nothing = split_measures(results)
         self.absent = [f"no cell has a number for the measure {each.name} ({each})" for each in nothing]
-        self.charts = self._drawn()
+        self.charts, why = _drawn(results)
+        self.absent += why
         self.claims = _once(claims(results))
         self.troubles = troubles(results)
         self.glossary = glossary(results)
@@ -94,19 +125,6 @@ class Report:
         self.alone = [alone(results, arm, measures) for arm, measures in single.items()]
         *costs, last = [cost(results, setting) for setting in results.settings]
         self.costs = [*(replace(table, note="") for table in costs), last]  # what they say below, said once
-
-    def _drawn(self) -> list[Chart]:
-        charts: list[Chart] = []
-        for figure in self.results.figures:
-            why, before = "nothing was measured for it", len(charts)
-            try:
-                charts += figure.charts(self.results)
-            except NothingToDraw as error:
-                why = str(error)
-            if len(charts) == before:
-                title = figure.title or figure.default_title
-                self.absent.append(f"nothing is drawn for the figure {type(figure).__name__} ({title}): {why}")
-        return charts
 
     @property
     def state(self) -> str:

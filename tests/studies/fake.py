@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -11,6 +12,13 @@ from lit_transformer.recipe import read_recipe
 from lit_transformer.recipe.tree import Mapping, plain
 from lit_transformer.studies.parts import Probe
 from lit_transformer.studies.program import Facts
+
+
+def without_costs(text: str) -> str:
+    """A page or a summary without its tables of time and memory, which never come out the same twice."""
+    found = re.subn(r"<section id=\"cost\">.*?</section>|## what it took.*?(?=\n## |\Z)", "", text, flags=re.DOTALL)
+    assert found[1]
+    return found[0]
 
 
 class Fake:

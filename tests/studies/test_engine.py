@@ -22,7 +22,7 @@ from lit_transformer.studies.results import COSTS, Results
 from lit_transformer.studies.search import run_search
 from lit_transformer.studies.tables import claims, split_measures, troubles
 from lit_transformer.studies.worker import Folder, check_same
-from tests.studies.fake import BASE, STUDY, Fake
+from tests.studies.fake import BASE, STUDY, Fake, without_costs
 
 
 @pytest.fixture
@@ -45,9 +45,9 @@ def report(out: str = "out") -> dict[str, str]:
     files = {path.name: path.read_text() for path in Path(out, "report").glob("*.csv")}
     rows = list(csv.DictReader(files.pop("results.csv").splitlines()))
     files["results"] = str([{key: value for key, value in row.items() if key not in COSTS} for row in rows])
-    shown = Path(out, "report", "summary.md").read_text().split("## what it took")
-    assert "no test of it was made" in shown[1]
-    return files | {"summary": shown[0]}
+    shown = {name: Path(out, "report", name).read_text() for name in ("summary.md", "report.html")}
+    assert all("no test of it was made" in text for text in shown.values())
+    return files | {name: without_costs(text) for name, text in shown.items()}
 
 
 def test_the_answer_that_is_known(here: Path) -> None:

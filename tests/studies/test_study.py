@@ -15,6 +15,7 @@ import pytest
 
 from lit_transformer.studies.results import COSTS, Results
 from tests.analysis.browser import PROGRAM, Browser
+from tests.studies.fake import without_costs
 
 REPORT = ("results.csv", "curves.csv", "summary.md", "report.html")
 
@@ -140,8 +141,10 @@ def test_killed_and_started_again_it_says_the_same(finished: Path, here: Path) -
         assert not left  # no cell outlives its study
     assert subprocess.run([*words, "--processes", "2"], env=environment, check=False).returncode == 0
     assert table(here / "out") == table(finished)
-    for name in ("curves.csv",):
-        assert (here / "out/report" / name).read_bytes() == (finished / "report" / name).read_bytes()
+    assert (here / "out/report/curves.csv").read_bytes() == (finished / "report/curves.csv").read_bytes()
+    for name in ("summary.md", "report.html"):
+        mine, other = (without_costs((folder / "report" / name).read_text()) for folder in (here / "out", finished))
+        assert mine == other
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="no Chromium here")
@@ -154,6 +157,12 @@ def test_the_page_in_a_browser(finished: Path, tmp_path: Path) -> None:
         browser.run("document.querySelector('svg.chart .mark').scrollIntoView({block: 'center'})")
         x, y = browser.run("(() => { const r = document.querySelector('svg.chart .mark').getBoundingClientRect();"
                            " return [r.x + r.width / 2, r.y + r.height / 2]; })()")  # fmt: skip
+        browser.run("document.querySelector('svg.chart .mark').focus()")
+        assert "one" in browser.run(
+            "document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent"
+        )
+        browser.run("document.activeElement.blur()")
+        assert browser.run("document.getElementById('tip').hidden")
         browser.mouse("mouseMoved", x, y)
         browser.wait("!document.getElementById('tip').hidden")
         assert "one" in browser.run("document.getElementById('tip').textContent")
