@@ -22,10 +22,13 @@ from lit_transformer.checkpoints.reading import read
 from lit_transformer.cli.arguments import Arguments
 from lit_transformer.cli.resolution import Resolution
 from lit_transformer.cli.training import TrainingCLI, evaluated, locating, quiet, run
+from lit_transformer.data.batch_size import rows_on_each
+from lit_transformer.data.bucketing import TokenBudget
 from lit_transformer.networks.base import Network
 from lit_transformer.recipe.tree import Mapping
 from lit_transformer.studies.parts import Probe
 from lit_transformer.studies.program import Facts
+from lit_transformer.training.layout import layout_of
 
 HISTORY = ("trainer.callbacks+", "[History]")
 """What every cell keeps beside what its recipe asks for."""
@@ -83,10 +86,12 @@ class Verbs:
             with torch.device("meta"):
                 cli.model.configure_model()
         network, data, trainer = cli.model.network, cli.datamodule, cli.trainer
-        budget = getattr(getattr(data, "batches", None), "tokens", None)
+        ranks = layout_of(trainer.strategy, "", trainer.world_size).data
+        budget = getattr(data, "batches", None)
         length = int(network.dims.max_len or getattr(data, "block_size", 0) or 1)
-        rows = getattr(data, "batch_size", 1) * getattr(data, "block_size", 1)
-        tokens = (budget or rows) * trainer.accumulate_grad_batches * trainer.world_size * trainer.max_steps
+        rows = rows_on_each(getattr(data, "batch_size", 1), ranks) * ranks * getattr(data, "block_size", 1)
+        batch = budget.tokens * budget.together(ranks) if isinstance(budget, TokenBudget) else rows
+        tokens = batch * trainer.accumulate_grad_batches * trainer.max_steps
         flops = float(network.flops_per_token(length)) - hidden_flops(network, length)
         return Facts(network.parameter_count(), int(tokens), flops)
 

@@ -286,7 +286,10 @@ def _ways(recipe: dict[str, Any]) -> tuple[list[str], list[Arm]]:
     alone = ["--trainer.devices", "1", "--trainer.strategy", "auto", "--trainer.accumulate_grad_batches", "1"]
     cut = ["--trainer.callbacks+", "CutBatches"]
     refusal = ""
-    if isinstance(rows := data.get("batch_size"), int):
+    rows = data.get("batch_size")
+    if isinstance(rows, dict):  # of all devices together
+        rows = rows["init_args"].get("rows")
+    if isinstance(rows, int):
         rows += rows % 2  # a batch of one row has no halves
         alone += ["--data.batch_size", str(rows)]
         cut = ["--data.batch_size", str(rows // 2)]

@@ -73,7 +73,8 @@ def edits(trainer: Trainer, module: LightningModule, parts: dict[str, int]) -> l
 def _edits(trainer: Trainer, module: LightningModule, parts: dict[str, int]) -> Iterator[str]:
     data = getattr(trainer, "datamodule", None)
     window = trainer.accumulate_grad_batches
-    for owner, key in ((data, "batch_size"), (getattr(data, "batches", None), "batches.tokens")):
+    sizes = ((data, "batch_size"), (getattr(data, "batch_size", None), "batch_size.rows"))
+    for owner, key in (*sizes, (getattr(data, "batches", None), "batches.tokens")):
         size = getattr(owner, key.rpartition(".")[2], None)
         if isinstance(size, int) and size > 1:
             fewer = size // 2
