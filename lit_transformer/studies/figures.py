@@ -264,8 +264,8 @@ class Heat(StudyFigure):
             for arm in results.arms:
                 found = results.mean(arm, setting, measure)
                 values[arm, column] = None if found is None else found.value
-                statuses = [outcome.status for outcome in results.of(arm, setting)]
-                said[arm, column] = statuses[0] if statuses and statuses[0] != "done" else "" if statuses else "not run"
+                run = bool(results.of(arm, setting))
+                said[arm, column] = results.why(arm, setting, measure) if run else "not run"
         if all(value is None for value in values.values()):
             return
         label = f"{measure_words(measure)}, means over seeds" + (", colours by logarithm" if self.log else "")

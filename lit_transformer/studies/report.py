@@ -208,7 +208,8 @@ class Report:
         if self.charts:
             sections.append(("figures", "Figures", [f"<figure>{chart.svg}</figure>" for chart in self.charts]))
         sections.append(("arms", "Arms compared", self._arms()))
-        sections.append(("words", "What is measured", [_html(table) for table in self.glossary]))
+        measures, steps = map(_html, self.glossary)
+        sections.append(("words", "What is measured", [measures, _folded("what is done after training", steps, False)]))
         sections.append(("cost", "What it took", list(map(_html, self.costs))))
         if self.troubles is not None:
             sections.append(("troubles", "What did not end as the rest", [_html(self.troubles, False)]))

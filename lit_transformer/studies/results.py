@@ -225,6 +225,20 @@ class Results:
         values = self.values(arm, setting, measure)
         return mean(list(values.values())) if values else None
 
+    def why(self, arm: str, setting: Setting, measure: Measure) -> str:
+        """Why an arm has no number: what came of its steps; empty where they were done and measured something else."""
+        cells = self.of(arm, setting)
+        for outcome in cells:
+            for step in [TRAINED, *measure.steps]:
+                said = outcome.step(step).get("outcome")
+                if said not in (None, "done"):
+                    return str(said)
+        if other := {outcome.status for outcome in cells} - {"done", "diverged"}:
+            return min(other)
+        found = [outcome.step(each.step).get("metrics", {}) for outcome in cells for each in measure.numbers]
+        names = {each.metric for each in measure.numbers}
+        return "not finite" if any(each.get(name, 0) is None for each in found for name in names) else ""
+
     def baseline(self, setting: Setting) -> str:
         """The arm that the others are compared with under a setting."""
         wanted = str(self.study["baseline"])

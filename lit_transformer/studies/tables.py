@@ -65,7 +65,7 @@ def overview(results: Results, setting: Setting, measures: Sequence[Measure]) ->
         row = [arm]
         for measure in measures:
             found = results.mean(arm, setting, measure)
-            row.append(_why(results, arm, setting, measure) if found is None else found.rounded)
+            row.append(results.why(arm, setting, measure) if found is None else found.rounded)
         rows.append(row)
     kept = [0, *(i + 1 for i in range(len(measures)) if any(_is_number(row[i + 1]) for row in rows))]
     columns = ["arm", *(measure.name for measure in measures)]
@@ -98,7 +98,7 @@ def compared(results: Results, setting: Setting, measure: Measure) -> Table | No
             continue
         found = results.mean(arm, setting, measure)
         if found is None:
-            why = _why(results, arm, setting, measure)
+            why = results.why(arm, setting, measure)
             rows += [[arm, "0", why, "", "", "", ""]] if why else []
             continue
         if arm == baseline:
@@ -115,17 +115,6 @@ def compared(results: Results, setting: Setting, measure: Measure) -> Table | No
     kept = [i for i in range(len(columns)) if i not in empty]
     title = titled(f"{measure.name}: {measure}", setting)
     return Table(title, [columns[i] for i in kept], [[row[i] for i in kept] for row in rows], marked)
-
-
-def _why(results: Results, arm: str, setting: Setting, measure: Measure) -> str:
-    """Why an arm has no number: what came of its steps; empty where they were done and gave none."""
-    for outcome in results.of(arm, setting):
-        for step in [TRAINED, *measure.steps]:
-            said = outcome.step(step).get("outcome")
-            if said not in (None, "done"):
-                return str(said)
-    known = {outcome.status for outcome in results.of(arm, setting)}
-    return next(iter(known - {"done", "diverged"}), "")
 
 
 def _is_number(text: str) -> bool:
@@ -147,6 +136,7 @@ def glossary(results: Results) -> list[Table]:
     said = any(measure.name in notes for measure in results.measures)
     rows = [[m.name, str(m), *([notes.get(m.name, "")] if said else [])] for m in results.measures]
     found = [_words("measures", ["measure", "what it is", *(["in words"] if said else [])], rows)]
+    notes = {name: text for name, text in notes.items() if name not in results.study["measures"]}  # said above
     steps = [["fit", "the training of the cell", notes.get("fit", "")]]
     steps += [[step["name"], _step_words(step), notes.get(step["name"], "")] for step in results.study["steps"]]
     said = any(row[2] for row in steps)

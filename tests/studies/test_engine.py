@@ -158,6 +158,14 @@ def test_tables_leave_out_what_is_not_there(here: Path) -> None:
     assert {arm: [each.name for each in found] for arm, found in single.items()} == {"high": ["tuning"]}
     write_report("out")
     summary = Path("out/report/summary.md").read_text()
+    cell = results.folder / "results" / "high,max_steps=2,seed=1.json"
+    long = results.measure("growth")
+    assert results.why("high", results.settings[0], long) == ""
+    known = json.loads(cell.read_text())
+    known["steps"]["long"]["metrics"]["val/loss"] = None
+    cell.write_text(json.dumps(known))
+    assert Results("out").why("high", results.settings[0], long) == "not finite"
+    assert results.why("wild", results.settings[0], long) == "diverged"
     assert summary.count("no number") == 0 and "## high alone" in summary
     assert "four times as long" in summary and "what the double length costs" in summary
     assert "data.block_size x 4" in summary  # what the step does
