@@ -157,6 +157,7 @@ def test_the_page_in_a_browser(finished: Path, tmp_path: Path) -> None:
         browser.run("document.querySelector('svg.chart .mark').scrollIntoView({block: 'center'})")
         x, y = browser.run("(() => { const r = document.querySelector('svg.chart .mark').getBoundingClientRect();"
                            " return [r.x + r.width / 2, r.y + r.height / 2]; })()")  # fmt: skip
+        browser.ask("Emulation.setFocusEmulationEnabled", enabled=True)
         browser.run("document.querySelector('svg.chart .mark').focus()")
         assert "one" in browser.run(
             "document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent"
