@@ -116,7 +116,9 @@ def write_any(target: Path, values: Mapping[str, Tensor], description: Mapping[s
         return "plain"
     if target.suffix:
         raise UserError(f"--output {target}: is neither .safetensors, .ckpt nor a folder's name")
-    write_sharded(target, once, tied, description)
+    step = int(description.get("global_step", 0))
+    state = {name: once[tied.get(name, name)] for name in values}
+    write_sharded(target, {"global_step": step, **description, "state_dict": state}, step, linked=False)
     return "sharded"
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from lit_transformer.checkpoints.manifest import is_folder_of_parts
 from lit_transformer.checkpoints.reading import read_footer, verify
 from lit_transformer.errors import LitTransformerError, UserError
 
@@ -14,7 +15,7 @@ class Found:
     """A checkpoint that verified, and the story of its choice.
 
     Args:
-        path: The file.
+        path: The file, or the folder of parts.
         step: Optimizer steps done.
         skipped: One line for each newer file that did not verify: its path and what is wrong with it.
     """
@@ -29,10 +30,15 @@ class Found:
 
 
 def candidates(folder: str | Path) -> list[Path]:
-    """Checkpoint files of a run folder, or of all runs in a folder of runs; the most recent run first."""
+    """Checkpoints of a run folder, or of all runs in a folder of runs; the most recent run first."""
     folder = Path(folder)
-    files = {file for pattern in _PATTERNS for file in folder.glob(pattern) if file.is_file()}
+    files = {file for pattern in _PATTERNS for file in folder.glob(pattern) if _may_be_one(file)}
     return sorted(files, key=lambda file: (*_run(file), file.name), reverse=True)
+
+
+def _may_be_one(file: Path) -> bool:
+    # a link to a folder that was lost, or lost what says that it is a checkpoint, is to be named
+    return file.is_file() or file.is_symlink() or is_folder_of_parts(file)
 
 
 def _run(file: Path) -> tuple[str, str]:
@@ -72,16 +78,16 @@ def find_newest(folder: str | Path) -> Found | None:
 
 
 def resolve(path: str | Path, prefer: str = "best.ckpt") -> Path:
-    """The checkpoint file meant by ``path``: itself, or in a run folder ``prefer`` where it verifies, or the newest.
+    """The checkpoint meant by ``path``: itself, or in a run folder ``prefer`` where it verifies, or the newest.
 
     Raises:
         UserError: There is none.
     """
     path = Path(path)
-    if not path.is_dir():
+    if not path.is_dir() or is_folder_of_parts(path):
         return path
     for file in (path / prefer, path / "checkpoints" / prefer):
-        if file.is_file():
+        if _may_be_one(file):
             try:
                 verify(file)
             except LitTransformerError:

@@ -173,7 +173,7 @@ def check_fit(wanted: Mapping[str, Any], values: Mapping[str, Any], source: str)
             raise UserError(f"{source}: has no weight {name}, which this network needs")
         if name not in wanted:
             raise UserError(f"{source}: has a weight {name}, for which this network has no place")
-        if isinstance(wanted[name], Tensor) and not isinstance(values[name], Tensor):
+        if isinstance(wanted[name], Tensor) and not hasattr(values[name], "shape"):  # one in a folder of parts has
             raise UserError(f"{source}: {name} is not a tensor")
         if isinstance(wanted[name], Tensor) and shape_of(wanted[name]) != values[name].shape:
             shapes = f"{tuple(values[name].shape)}, this network's {tuple(shape_of(wanted[name]))}"

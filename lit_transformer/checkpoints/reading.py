@@ -1,4 +1,4 @@
-"""Reading a checkpoint file: first that it is what was written, then its content, and never code."""
+"""Reading a checkpoint, a file or a folder of parts: first that it is as written, then its content, never code."""
 
 import contextlib
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lit_transformer.checkpoints.footer import FOOTER_BYTES, FORMAT, Footer, new_hash
+from lit_transformer.checkpoints.manifest import Manifest, is_folder_of_parts
 from lit_transformer.checkpoints.parts import check_parts
 from lit_transformer.errors import EnvironmentFault, UserError
 
@@ -24,6 +25,8 @@ _RECORD = re.compile(
 
 def read_footer(path: str | Path) -> Footer:
     """What the file says of itself, without reading the rest: quick, and proves nothing."""
+    if _is_folder(path):
+        return Manifest.read(Path(path)).label
     with _opened(path) as file:
         return _footer(Path(path), file)
 
@@ -32,8 +35,10 @@ def verify(path: str | Path) -> Footer:
     """Reads every byte of a checkpoint and compares with its digest.
 
     Raises:
-        UserError: It is not a checkpoint, or it is damaged; the line says which.
+        UserError: It is not a checkpoint, or it is damaged; the line says which, and which file of a folder.
     """
+    if _is_folder(path):
+        return Manifest.read(Path(path)).check(Path(path))
     with _opened(path) as file:
         return _verified(Path(path), file)
 
@@ -51,14 +56,13 @@ def read(path: str | Path) -> dict[str, Any]:
     import torch
 
     path = Path(path)
-    with _opened(path) as file:
-        footer = _verified(path, file)
-        _check_records(path, file)
-        file.seek(0)
-        try:
-            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise UserError(f"{path}: {_not_plain(error)}; it was not written by lit-transformer") from None
+    if _is_folder(path):
+        from lit_transformer.checkpoints.sharded import read_sharded
+
+        footer = Manifest.read(path).label
+        checkpoint: Any = read_sharded(path)
+    else:
+        checkpoint, footer = _content(path)
     check_parts(path, checkpoint, footer)
     for name, value in checkpoint["state_dict"].items():
         if not isinstance(value, torch.Tensor):
@@ -70,14 +74,57 @@ def read(path: str | Path) -> dict[str, Any]:
     return checkpoint  # type: ignore[no-any-return]
 
 
-@contextlib.contextmanager
-def _opened(path: str | Path) -> Iterator[IO[bytes]]:
+def read_plain(path: Path) -> dict[str, Any]:
+    """The plain data beside the parts of a folder, verified as a checkpoint is.
+
+    Raises:
+        UserError: As ``read``.
+    """
+    content, _ = _content(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: is not what lies beside the parts of a checkpoint")
+    return content
+
+
+def is_checkpoint_file(path: Path) -> bool:
+    """Whether a file ends as one that was written here, be it damaged or not."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - FOOTER_BYTES))
+        return Footer.parse(file.read(FOOTER_BYTES)) is not None
+    return False
+
+
+def _content(path: Path) -> tuple[Any, Footer]:
+    import torch
+
+    with _opened(path) as file:
+        footer = _verified(path, file)
+        _check_records(path, file)
+        file.seek(0)
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True), footer
+        except Exception as error:
+            raise UserError(f"{path}: {_not_plain(error)}; it was not written by lit-transformer") from None
+
+
+def _is_folder(path: str | Path) -> bool:
+    _check_place(path)
+    return is_folder_of_parts(Path(path))
+
+
+def _check_place(path: str | Path) -> None:
+    """Refuses what is opened nowhere."""
     if _ADDRESS.match(str(path)):
         raise UserError(
             f"{path}: is an address, and only local files are opened; download it and check its origin first"
         )
     if os.environ.get(_FORCE, "").strip().lower() not in ("", "0", "n", "no", "false"):
         raise UserError(f"{path}: not opened, because {_FORCE} is set and lets a checkpoint run code; unset it")
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[IO[bytes]]:
+    _check_place(path)
     path = Path(path)
     try:
         # without O_NONBLOCK a pipe put in the file's place would hang us here

@@ -4,7 +4,9 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import secrets
+import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +19,7 @@ from lit_transformer.errors import EnvironmentFault, UserError
 _END_OF_ZIP = struct.Struct("<4s4H2LH")  # the last record of a zip archive; its last field is the comment's length
 _BUFFER_BYTES = 1 << 20
 PARTIAL_SUFFIX = ".partial"
+_FOLDER = re.compile(r"\d{8,}-[0-9a-f]{8}\.parts")  # what a checkpoint that is a folder is called: a link leads to it
 
 
 def write(path: str | Path, payload: Mapping[str, Any], step: int) -> Footer:
@@ -66,15 +69,50 @@ def write_with(path: str | Path, writer: Callable[[Path], None]) -> None:
         writer(partial)
 
 
+def replace(partial: Path, path: Path) -> None:
+    """Moves a file or link to its place; a folder there (a copy whose links were followed) makes room first."""
+    aside = path.with_name(f"{path.stem}.old{path.suffix}")  # its name is that of a checkpoint: it is one until the end
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(path, aside)
+    os.replace(partial, path)
+    flush_folder(path.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def sweep(folder: str | Path) -> list[Path]:
-    """Removes temporary files that killed writers left in ``folder``; a live writer's file is locked and stays."""
+    """Removes what killed writers left in ``folder``, and folders of parts that no link leads to.
+
+    What a live writer writes is locked and stays.
+    """
     swept = []
     for stray in Path(folder).glob(f".*{PARTIAL_SUFFIX}"):
-        with contextlib.suppress(OSError), stray.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            stray.unlink()
+        if stray.is_symlink() and not stray.exists():
+            stray.unlink(missing_ok=True)
             swept.append(stray)
+        swept += _swept(stray)
+    with contextlib.suppress(OSError):
+        entries = list(Path(folder).iterdir())
+        led_to = {Path(os.readlink(entry)).name for entry in entries if entry.is_symlink()}
+        for entry in entries:
+            if _FOLDER.fullmatch(entry.name) and entry.name not in led_to:
+                swept += _swept(entry)
     return swept
+
+
+def _swept(stray: Path) -> list[Path]:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(stray, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # of a link: what it leads to
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if stray.is_dir() and not stray.is_symlink():
+                shutil.rmtree(stray)
+            else:
+                stray.unlink()
+            return [stray]
+        finally:
+            os.close(descriptor)
+    return []
 
 
 @contextlib.contextmanager
@@ -90,8 +128,7 @@ def _replacing(path: Path) -> Iterator[tuple[Path, int]]:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield partial, descriptor
             os.fsync(descriptor)
-            os.replace(partial, path)
-            _flush_folder(path.parent)
+            replace(partial, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 partial.unlink()
@@ -101,10 +138,11 @@ def _replacing(path: Path) -> Iterator[tuple[Path, int]]:
     except (UserError, EnvironmentFault):
         raise
     except OSError as error:
-        raise _fault(path, error) from error
+        raise fault(path, error) from error
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Has the names in a folder written to the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -112,9 +150,10 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _fault(path: Path, error: OSError) -> EnvironmentFault:
+def fault(path: Path, error: OSError) -> EnvironmentFault:
+    """What could not be written, why, and what to do."""
     reason = error.strerror or str(error)
-    intact = "; the checkpoint that was there is intact" if path.is_file() else ""
+    intact = "; the checkpoint that was there is intact" if path.exists() else ""
     remedy = "check that the folder exists and can be written"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         remedy = "free some space, or write elsewhere"

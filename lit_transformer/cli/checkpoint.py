@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from lit_transformer.checkpoints.finding import candidates
-from lit_transformer.checkpoints.reading import read, verify
+from lit_transformer.checkpoints.manifest import is_folder_of_parts
+from lit_transformer.checkpoints.reading import read, read_footer, verify
 from lit_transformer.cli.options import OptionParser
 from lit_transformer.errors import EXIT_DONE, LitTransformerError, UserError
 
-PLACE = "a checkpoint file, or a run folder: all of its checkpoints"
+PLACE = "a checkpoint (a file or a folder of parts), or a run folder: all of its checkpoints"
 TRUST = "open DeepSpeed's files, which can run code: only if you wrote them"
 
 
@@ -75,7 +76,7 @@ def verify_files(options: argparse.Namespace) -> int:
     for path in _files(options.checkpoint):
         try:
             footer = verify(path)
-            print(f"{path}: good, step {footer.step}, {_size(path.stat().st_size)}, sha256 {footer.sha256[:16]}")
+            print(f"{path}: good, step {footer.step}, {_size(footer.length)}, sha256 {footer.sha256[:16]}")
         except LitTransformerError as error:
             print(error)
             code = max(code, error.exit_code)
@@ -85,8 +86,9 @@ def verify_files(options: argparse.Namespace) -> int:
 def inspect_files(options: argparse.Namespace) -> int:
     """Prints what is in each file."""
     for path in _files(options.checkpoint):
-        print(f"{path}: {_size(path.stat().st_size) if path.is_file() else '?'}")
-        for name, value in describe(read(path)):
+        content = read(path)
+        print(f"{path}: {_size(read_footer(path).length)}")
+        for name, value in describe(content):
             print(f"  {name:<18} {value}")
     return EXIT_DONE
 
@@ -155,7 +157,7 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 def _files(places: list[str]) -> Iterator[Path]:
     for place in map(Path, places):
-        if not place.is_dir():
+        if not place.is_dir() or is_folder_of_parts(place):
             yield place
             continue
         files = candidates(place)

@@ -23,6 +23,7 @@ from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit_transformer.checkpoints.finding import find_newest, resolve
+from lit_transformer.checkpoints.manifest import is_folder_of_parts
 from lit_transformer.cli import main as program
 from lit_transformer.cli.arguments import Arguments
 from lit_transformer.cli.blame import located
@@ -210,7 +211,7 @@ def _resumed(arguments: Arguments) -> tuple[Path | None, str, RunFolder | None]:
         place = Path(ROOT) / arguments.name
     if "://" in str(arguments.resume):
         raise UserError(f"--resume={arguments.resume}: checkpoints are read from files only")
-    if place.is_file() or (isinstance(arguments.resume, str) and not place.exists()):
+    if place.is_file() or is_folder_of_parts(place) or (isinstance(arguments.resume, str) and not place.exists()):
         if arguments.init_from:
             raise UserError(f"fit: --resume={arguments.resume} and --init_from exclude each other: a run that goes on "
                             "from a checkpoint has its weights; take one out")  # fmt: skip
@@ -257,7 +258,7 @@ def _origin(init_from: str | None) -> Path | None:
     if "://" in init_from:
         raise UserError(f"--init_from {init_from}: checkpoints are read from files only; download it first")
     path = resolve(init_from)
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"--init_from {init_from}: no such file")
     return path
 

@@ -41,10 +41,10 @@ def _release(parameter: Tensor) -> None:
 
 
 def assembled(parameter: Tensor, part: Tensor) -> Tensor:
-    """The whole tensor of parts like those of a parameter; all ranks take part."""
+    """What goes into a checkpoint of parts like those of a parameter: of DeepSpeed's the whole tensor, in which all
+    ranks take part; a DTensor as it is, which the strategy puts together, or writes in parts."""
     if not hasattr(parameter, "ds_tensor"):
-        whole: Tensor = part.full_tensor() if hasattr(part, "full_tensor") else part
-        return whole
+        return part
     group = parameter.ds_process_group  # type: ignore[attr-defined]
     mine = part.to(parameter.device)
     parts = [torch.empty_like(mine) for _ in range(torch.distributed.get_world_size(group))]
@@ -53,7 +53,12 @@ def assembled(parameter: Tensor, part: Tensor) -> Tensor:
 
 
 def cut(parameter: Tensor, whole: Tensor) -> Tensor:
-    """This process's part of ``whole``, which all of them have alike, as ``local`` holds the parameter's."""
+    """This process's part of ``whole``, which all of them have alike, as ``local`` holds the parameter's.
+
+    ``whole`` may be one that lies in a folder of parts: no more than the part is read.
+    """
+    if hasattr(whole, "part_of"):
+        return whole.part_of(parameter)  # type: ignore[no-any-return]
     if hasattr(parameter, "ds_tensor"):
         part = torch.zeros_like(local(parameter), dtype=whole.dtype)  # the last one is filled up
         there = part.numel() * torch.distributed.get_rank(parameter.ds_process_group)  # type: ignore[attr-defined]
@@ -77,7 +82,7 @@ def keep_part(parameter: Tensor, whole: Tensor) -> None:
 
 def fill(tensor: Tensor, whole: Tensor) -> None:
     """Writes all that this process holds of a tensor, sharded or not."""
-    keep_part(tensor, whole.to(local(tensor).dtype))
+    keep_part(tensor, whole)
 
 
 def named_state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
-from lit_transformer.checkpoints import reading, writing
+from lit_transformer.checkpoints import folders, reading, writing
 from lit_transformer.errors import UserError
 
 
@@ -33,5 +33,5 @@ class LitCheckpointIO(CheckpointIO):
         return reading.read(path)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Removes a checkpoint file."""
-        Path(path).unlink(missing_ok=True)
+        """Removes a checkpoint."""
+        folders.remove(Path(path))

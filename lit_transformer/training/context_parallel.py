@@ -25,6 +25,7 @@ from lit_transformer.dims import SizeError
 from lit_transformer.errors import UserError
 from lit_transformer.networks.base import Network
 from lit_transformer.networks.decoder_only import DecoderOnly
+from lit_transformer.training.checkpoint_forms import CheckpointForm
 from lit_transformer.training.layout import Layout
 from lit_transformer.training.sharding import fully_sharded, materialise
 from lit_transformer.training.strategy import Sharded
@@ -38,10 +39,13 @@ class ContextParallel(Sharded):
     Args:
         size: Devices that share each row.
         process_group_backend: ``nccl``, ``gloo``; left out: what the device has.
+        checkpoints: As of ``Sharded``.
     """
 
-    def __init__(self, size: int = 2, process_group_backend: str | None = None) -> None:
-        super().__init__(size, process_group_backend=process_group_backend)
+    def __init__(
+        self, size: int = 2, process_group_backend: str | None = None, checkpoints: CheckpointForm | None = None
+    ) -> None:
+        super().__init__(size, process_group_backend=process_group_backend, checkpoints=checkpoints)
 
     def layout(self, name: str, devices: int) -> Layout:
         """See the base class."""

@@ -18,6 +18,7 @@ from lit_transformer.blocks.stack import Stack
 from lit_transformer.dims import SizeError
 from lit_transformer.networks.base import Network
 from lit_transformer.networks.decoder_only import DecoderOnly
+from lit_transformer.training.checkpoint_forms import CheckpointForm
 from lit_transformer.training.layout import Layout
 from lit_transformer.training.sharding import materialise
 from lit_transformer.training.strategy import Sharded
@@ -28,10 +29,11 @@ class ExpertParallel(Sharded):
 
     Args:
         process_group_backend: ``nccl``, ``gloo``; left out: what the device has.
+        checkpoints: As of ``Sharded``.
     """
 
-    def __init__(self, process_group_backend: str | None = None) -> None:
-        super().__init__(1, process_group_backend=process_group_backend)
+    def __init__(self, process_group_backend: str | None = None, checkpoints: CheckpointForm | None = None) -> None:
+        super().__init__(1, process_group_backend=process_group_backend, checkpoints=checkpoints)
 
     def layout(self, name: str, devices: int) -> Layout:
         """See the base class."""

@@ -1,14 +1,12 @@
 """Keeping more than the last and the best checkpoint."""
 
-import contextlib
-import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 
+from lit_transformer.checkpoints.folders import keep, remove
 from lit_transformer.errors import UserError
 from lit_transformer.training.checkpointing import Checkpointing
 
@@ -17,7 +15,8 @@ class KeptCheckpoints(Checkpointing):
     """Keeps the checkpoints of several validations beside ``last.ckpt`` and ``best.ckpt``, as ``step-00000400.ckpt``:
     what ``lit-transformer checkpoint average`` averages.
 
-    A kept file shares its bytes with ``last.ckpt`` until that is replaced, where the file system has hard links.
+    A kept file shares its bytes with ``last.ckpt`` until that is replaced, where the file system has hard links; a kept
+    folder of parts is a link to it.
 
     Args:
         dirpath: Folder of the files; left out: ``checkpoints`` in the run folder.
@@ -57,21 +56,14 @@ class KeptCheckpoints(Checkpointing):
             self._keep()
 
     def _keep(self) -> None:
-        new = self.last_path.with_name(f"step-{self._saved_step:08d}.ckpt")
-        with contextlib.suppress(FileNotFoundError):
-            new.unlink()
-        try:
-            os.link(self.last_path, new)
-        except OSError:  # no hard links here
-            shutil.copyfile(self.last_path, partial := new.with_suffix(".partial"))
-            partial.replace(new)
+        keep(self.last_path, self.last_path.with_name(f"step-{self._saved_step:08d}.ckpt"))
         found = {int(match[1]): path for path in self.last_path.parent.glob("step-*.ckpt")
                  if (match := re.fullmatch(r"step-(\d+)\.ckpt", path.name))}  # fmt: skip
         steps = sorted(found)
         ranked = sorted((s for s in steps if s in self.scores), key=self.scores.__getitem__, reverse=self.mode == "max")
         wanted = {*steps[len(steps) - self.last :], *ranked[: self.best]} if self.last else set(ranked[: self.best])
         for step in found.keys() - wanted:
-            found[step].unlink(missing_ok=True)
+            remove(found[step])
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far, and what each validation gave."""

@@ -12,9 +12,12 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import loss_parallel
 from torch.optim import Optimizer
 
+from lit_transformer.checkpoints.manifest import is_folder_of_parts
+from lit_transformer.checkpoints.sharded import Stored, read_shared
 from lit_transformer.errors import UserError
 from lit_transformer.networks.base import Network
-from lit_transformer.networks.parts import fill, keep_part, named_state
+from lit_transformer.networks.parts import cut, fill, local, named_state
+from lit_transformer.training.checkpoint_forms import CheckpointForm, OneFile
 from lit_transformer.training.layout import Layout
 from lit_transformer.training.muon import Muon
 from lit_transformer.training.sharding import spread
@@ -25,13 +28,13 @@ class Sharded(ModelParallelStrategy):
 
     Ranks that see different data share weights, gradients and optimizer state (FSDP2, ZeRO-3: Rajbhandari et al., 2020,
     arXiv:1910.02054); ``tensor_parallel_size`` devices share each row of data (Megatron-LM's tensor and sequence
-    parallelism). A checkpoint is one file with whole tensors, the same as a single process writes, so that a run goes
-    on with another number of devices.
+    parallelism). A run goes on with another number of devices, whatever form its checkpoints have.
 
     Args:
         tensor_parallel_size: Devices that share each row; 1: none do.
         data_parallel_size: Groups that see different data; left out: all devices over ``tensor_parallel_size``.
         process_group_backend: ``nccl``, ``gloo``; left out: what the device has.
+        checkpoints: ``Parts``: folders to which every rank writes its part; left out: one file with whole tensors.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Sharded(ModelParallelStrategy):
         tensor_parallel_size: int = 1,
         data_parallel_size: int | None = None,
         process_group_backend: str | None = None,
+        checkpoints: CheckpointForm | None = None,
     ) -> None:
         if tensor_parallel_size < 1:
             raise UserError(f"trainer.strategy.tensor_parallel_size: is {tensor_parallel_size}, must be at least 1")
@@ -48,6 +52,7 @@ class Sharded(ModelParallelStrategy):
             save_distributed_checkpoint=False,
             process_group_backend=process_group_backend,
         )
+        self.checkpoints = checkpoints or OneFile()
 
     @property
     def tensor_parallel(self) -> int:
@@ -137,16 +142,25 @@ class Sharded(ModelParallelStrategy):
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Whole tensors, on the first rank; all ranks take part."""
+        """This rank's parts."""
         assert self.lightning_module is not None
-        return self._whole(self.lightning_module.state_dict())  # type: ignore[no-any-return]
+        return self.lightning_module.state_dict()
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Whole tensors, numbered as in a single process, on the first rank; all ranks take part."""
-        return self._whole(getattr(optimizer, "_optimizer", optimizer).state_dict())  # type: ignore[no-any-return]
+        """This rank's parts, numbered as in a single process."""
+        state: dict[str, Any] = getattr(optimizer, "_optimizer", optimizer).state_dict()
+        return state
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
+        """In the form that was chosen; all ranks take part."""
+        if storage_options is not None:
+            raise UserError("storage_options are not supported: checkpoints are local files")
+        self.checkpoints.save(checkpoint, Path(filepath), self)
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Verified and read as plain data, by every rank."""
+        """Verified and read as plain data, by every rank; of a folder's tensors each will read its part alone."""
+        if is_folder_of_parts(Path(checkpoint_path)):
+            return read_shared(Path(checkpoint_path))
         content: dict[str, Any] = self.checkpoint_io.load_checkpoint(checkpoint_path)
         return content
 
@@ -169,24 +183,13 @@ class Sharded(ModelParallelStrategy):
             optimizer.load_state_dict({**stored, "state": state})
             settle(optimizer)
 
-    def _whole(self, state: Any) -> Any:
-        """Nested plain data with whole tensors on the CPU."""
-        if isinstance(state, Tensor):
-            whole = (state.full_tensor() if isinstance(state, DTensor) else state).detach()
-            return whole.cpu() if self.is_global_zero else None
-        if isinstance(state, Mapping):
-            return {key: self._whole(value) for key, value in state.items()}
-        if isinstance(state, list | tuple):
-            return [self._whole(value) for value in state]
-        return state
-
 
 def part_like(parameter: Tensor, value: Any) -> Any:
     """A whole tensor cut as the parameter is; what has another shape (a step count) stays as it is."""
-    if not isinstance(value, Tensor) or not isinstance(parameter, DTensor) or value.shape != parameter.shape:
-        return value
+    if not isinstance(value, Tensor | Stored) or not isinstance(parameter, DTensor) or value.shape != parameter.shape:
+        return value.part_of(torch.empty(0)) if isinstance(value, Stored) else value
     part = torch.zeros_like(parameter.detach(), dtype=value.dtype)
-    keep_part(part, value)
+    local(part).copy_(cut(parameter, value))  # type: ignore[arg-type]
     return part
 
 

@@ -102,6 +102,9 @@ def test_damage_and_harm_are_refused(plain: Path, tmp_path: Path, monkeypatch: p
     with pytest.raises(UserError, match=f"its part {part.name} is missing"):
         convert("parts", "x.ckpt")
     Path("parts/lit-transformer.json").unlink()
+    with pytest.raises(UserError, match=r"its manifest lit-transformer.json is missing"):
+        convert("parts", "x.ckpt")
+    Path("parts/meta.pt").unlink()  # as another program would leave it
     with pytest.raises(UserError, match="claims more than"):
         convert("parts", "x.ckpt")
     Path("parts/.metadata").write_bytes(pickle.dumps(Harmful()))
