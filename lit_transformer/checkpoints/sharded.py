@@ -64,7 +64,7 @@ def write_sharded(path: str | Path, payload: Mapping[str, Any], step: int, linke
     plain, places, tensors = _apart(payload)
     with ExitStack() as stack:
         folder, once = _first(path, lambda: (stack.enter_context(new_folder(path)), _once(tensors)))
-        writer = FileSystemWriter(folder, sync_files=True)
+        writer = _Writer(folder, sync_files=True)
         with _alone():
             try:
                 dcp.save({name: tensors[name] for name in set(once.values())}, storage_writer=writer, no_dist=_single())
@@ -197,6 +197,19 @@ def _once(tensors: Mapping[str, Tensor]) -> dict[str, str]:
         place = (part.untyped_storage().data_ptr(), part.storage_offset(), tuple(tensor.shape))
         names[name] = first.setdefault(place, name) if part.numel() else name
     return names
+
+
+class _Writer(FileSystemWriter):
+    """PyTorch's, whose errors are those of the disk: its archives answer a failed write with one of their own."""
+
+    def write_data(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().write_data(*args, **kwargs)
+        except RuntimeError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, OSError):
+                cause = cause.__cause__ or cause.__context__
+            raise cause or error from error
 
 
 class _Reader(FileSystemReader):

@@ -12,18 +12,26 @@ from pathlib import Path
 from soaks.killing import _trace
 from soaks.table import Rows, command
 
+FORMS = ("OneFile", "Parts")
+
 
 @command
 def shardedkills(folder: Path, scale: float) -> Rows:
     """FSDP2 on two ranks: one of them killed (SIGKILL) at random moments, then resumed, against the unbroken run."""
+    _prepare(folder)
+    return [row for form in FORMS for row in _kills(folder, scale, form)]
+
+
+def _kills(folder: Path, scale: float, form: str) -> Rows:
     from lit_transformer.checkpoints import find_newest, read
     from tests.training.test_checkpointing import _differences
 
     wanted, chance = max(1, int(20 * scale)), random.Random(0)
     steps = max(60, 30 * wanted)
-    _prepare(folder)
+    folder = folder / form
+    folder.mkdir()
     assert _fit(folder, "through", steps) == [0, 0]
-    done = torn = lost = 0
+    done = torn = lost = writing = 0
     while True:
         found = find_newest(folder / "killed") if (folder / "killed").exists() else None
         torn += bool(found and found.skipped)
@@ -32,15 +40,19 @@ def shardedkills(folder: Path, scale: float) -> Rows:
         if codes == [0, 0]:
             break
         done += -signal.SIGKILL in codes
+        writing += any((folder / "killed/checkpoints").glob(".*.partial"))
         after = find_newest(folder / "killed") if (folder / "killed" / "checkpoints").exists() else None
         reached = max((line["step"] for line in _trace(folder / "killed-trace").values()), default=0)
         lost += reached - (after.step if after else 0) > 10
     one, other = _trace(folder / "through-trace"), _trace(folder / "killed-trace")
     same = sum(one[i] == other.get(i) for i in one)
     differ = _differences(*(read(folder / name / "checkpoints/last.ckpt") for name in ("through", "killed")))
+    strays = [path.name for path in (folder / "killed/checkpoints").iterdir() if not _wanted(path)]
     return [
-        ("kills of a rank while training under FSDP2", done, wanted),
+        (f"kills of a rank while training under FSDP2, {form}", done, wanted),
+        ("  of them in the middle of a write", writing, ""),
         ("checkpoints that did not verify", torn, 0),
+        ("stray files and folders at the end", len(strays), 0),
         ("kills that lost more than the last checkpoint's distance", lost, 0),
         ("batches equal bit for bit (loss, ids, rate)", f"{same} of {len(one)}", f"{len(one)} of {len(one)}"),
         ("values of the final checkpoint that differ", len(differ), 0),
@@ -49,7 +61,7 @@ def shardedkills(folder: Path, scale: float) -> Rows:
 
 @command
 def shardedcorrupt(folder: Path, scale: float) -> Rows:
-    """What FSDP2 wrote, and a folder of parts made of it: flipped bits and cuts, each noticed in one line."""
+    """What FSDP2 wrote, as files and as folders of parts: flipped bits, cuts and losses, each noticed in one line."""
     from lit_transformer.checkpoints import find_newest, read, verify
     from lit_transformer.checkpoints.sharded import read_sharded
     from lit_transformer.cli.main import main
@@ -57,24 +69,32 @@ def shardedcorrupt(folder: Path, scale: float) -> Rows:
     from tests.checkpoints.files import flipped, truncated
 
     _prepare(folder)
-    assert _fit(folder, "run", 12) == [0, 0]
-    path = folder / "run/checkpoints/last.ckpt"
-    data, count = path.read_bytes(), int(200 * scale)
     rows: Rows = []
-    for name, damaged in (("flipped bits", flipped(data, count)), ("truncations", truncated(data, count))):
-        noticed = fell_back = total = 0
-        for _, content in damaged:
-            total += 1
-            path.write_bytes(content)
-            try:
-                verify(path)
-            except LitTransformerError as error:
-                noticed += "\n" not in str(error) and error.exit_code == 2
-            found = find_newest(folder / "run")
-            fell_back += found is not None and found.path.name == "best.ckpt" and "last.ckpt" in found.skipped[0]
-        rows += [(f"{name} noticed in one line", noticed, total), (f"{name}: the older one found", fell_back, total)]
-    path.write_bytes(data)
-    assert read(path)["global_step"] == 12
+    count = int(200 * scale)
+    for form in FORMS:
+        (folder / form).mkdir()
+        assert _fit(folder / form, "run", 12) == [0, 0]
+        path = folder / form / "run/checkpoints/last.ckpt"
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        for kind, damage in (("flipped bits", flipped), ("truncations", truncated), ("losses", _lost)):
+            noticed = fell_back = total = 0
+            for file in files:
+                data = file.read_bytes()
+                for _, content in damage(data, max(1, count // len(files))):
+                    total += 1
+                    file.unlink() if content is None else file.write_bytes(content)
+                    try:
+                        verify(path)
+                    except LitTransformerError as error:
+                        named = file == path or file.name in str(error)
+                        noticed += "\n" not in str(error) and error.exit_code == 2 and named
+                    found = find_newest(folder / form / "run")
+                    older = found is not None and found.path.name == "best.ckpt"
+                    fell_back += older and (not path.exists() or "last.ckpt" in found.skipped[0])
+                file.write_bytes(data)
+            rows += [(f"{form}, {kind}: noticed in one line that names the file", noticed, total),
+                     (f"{form}, {kind}: the older one found", fell_back, total)]  # fmt: skip
+        assert read(path)["global_step"] == 12
     assert main(["checkpoint", "convert", str(path), "--output", str(folder / "parts")]) == 0
     noticed = total = 0
     for part in sorted((folder / "parts").iterdir()):
@@ -88,6 +108,14 @@ def shardedcorrupt(folder: Path, scale: float) -> Rows:
                 noticed += "\n" not in str(error) and error.exit_code == 2
         part.write_bytes(whole)
     return [*rows, ("folder of parts, each file damaged: noticed in one line", noticed, total)]
+
+
+def _lost(data: bytes, count: int) -> list[tuple[int, None]]:
+    return [(0, None)]
+
+
+def _wanted(path: Path) -> bool:
+    return path.name in ("last.ckpt", "best.ckpt") or path in [link.resolve() for link in path.parent.glob("*.ckpt")]
 
 
 def _prepare(folder: Path) -> None:
@@ -117,11 +145,13 @@ def _fit(
     if not resume:
         shutil.rmtree(folder / name, ignore_errors=True)  # killed before it had saved anything
     words = ["fit", "--config", "tiny.yaml", "--config", "overlays/strategy/fsdp2", "--data.batch_size", "4",
+             "--trainer.strategy.checkpoints", folder.name,
              "--trainer.max_steps", str(steps), "--trainer.validate_every", "50", "--trainer.limit_val_batches", "1",
              "--trainer.callbacks+", "{class_path: EMA, decay: 0.99}", "--trainer.logger", "false",
              "--trainer.callbacks+", "{class_path: Checkpointing, every_n_steps: 10}",
              "--trainer.callbacks+", f"{{class_path: Trace, path: {folder / name}-trace/trace}}",
-             "--trainer.enable_progress_bar", "false", "--output", name, *(["--resume"] if resume else [])]  # fmt: skip
+             "--trainer.enable_progress_bar", "false", "--output", str(folder / name)]  # fmt: skip
+    words += ["--resume"] if resume else []
 
     def one(rank: int) -> int:
         import torch
