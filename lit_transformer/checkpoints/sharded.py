@@ -1,8 +1,7 @@
 """Checkpoints that are folders, in the layout of ``torch.distributed.checkpoint``: every rank writes its own part.
 
 Beside the parts of the tensors lie their index, a file of the rest (``meta.pt``: loops, clock, recipe, vocabulary) that
-is a checkpoint file without weights, and the manifest. The index is a pickle, which could run code; only the handful of
-classes that an index is made of are let through.
+is a checkpoint file without weights, and the manifest.
 """
 
 import os
@@ -17,14 +16,13 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 from torch.distributed.tensor import DTensor
 
 from lit_transformer.checkpoints.folders import new_folder, publish
 from lit_transformer.checkpoints.footer import Footer
 from lit_transformer.checkpoints.manifest import INDEX, MANIFEST, STATE, Manifest, described
+from lit_transformer.checkpoints.part_files import PartReader, PartWriter
 from lit_transformer.checkpoints.parts import check_parts
 from lit_transformer.checkpoints.reading import is_checkpoint_file, read_plain
 from lit_transformer.checkpoints.writing import fault, write
@@ -32,11 +30,6 @@ from lit_transformer.errors import EnvironmentFault, LitTransformerError, UserEr
 
 T = TypeVar("T")
 WEIGHTS, PLACES = "state_dict", "parts"
-_MODULES = ("torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem")
-_NAMES = {
-    ("torch", "Size"), ("torch", "device"), ("torch.serialization", "_get_layout"), ("collections", "OrderedDict"),
-    ("pathlib", "PosixPath"), ("pathlib", "Path"), ("pathlib._local", "PosixPath"), ("builtins", "set"),
-}  # fmt: skip
 
 
 def is_sharded_checkpoint(path: Path) -> bool:
@@ -64,7 +57,7 @@ def write_sharded(path: str | Path, payload: Mapping[str, Any], step: int, linke
     plain, places, tensors = _apart(payload)
     with ExitStack() as stack:
         folder, once = _first(path, lambda: (stack.enter_context(new_folder(path)), _once(tensors)))
-        writer = _Writer(folder, sync_files=True)
+        writer = PartWriter(folder, sync_files=True)
         with _alone():
             try:
                 dcp.save({name: tensors[name] for name in set(once.values())}, storage_writer=writer, no_dist=_single())
@@ -98,7 +91,7 @@ def read_sharded(path: Path) -> dict[str, Any]:
         Manifest.read(path).check(path)
     with _damage(path):
         folder = path.resolve()
-        reader = _Reader(folder)
+        reader = PartReader(folder)
         places, content = _beside(folder, reader) if ours else _of_others(folder, reader)
         state = {name: reader.empty(name) for name in {name for _, name in places}}
         with _alone():
@@ -119,7 +112,7 @@ def read_shared(path: Path) -> dict[str, Any]:
     _each(path, lambda: manifest.check(path, names))
     with _damage(path):
         folder = path.resolve()
-        reader = _Reader(folder)
+        reader = PartReader(folder)
         places, content = _beside(folder, reader)
         found = _together(content, places, lambda name: Stored(reader, name))
     check_parts(path, found, manifest.label)
@@ -134,7 +127,7 @@ class Stored:
         name: The tensor's.
     """
 
-    def __init__(self, reader: "_Reader", name: str) -> None:
+    def __init__(self, reader: PartReader, name: str) -> None:
         self.reader = reader
         self.name = name
 
@@ -199,68 +192,12 @@ def _once(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     return names
 
 
-class _Writer(FileSystemWriter):
-    """PyTorch's, whose errors are those of the disk: its archives answer a failed write with one of their own."""
-
-    def write_data(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return super().write_data(*args, **kwargs)
-        except RuntimeError as error:
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, OSError):
-                cause = cause.__cause__ or cause.__context__
-            raise cause or error from error
-
-
-class _Reader(FileSystemReader):
-    """PyTorch's, whose index cannot run code, and is read once.
-
-    Raises:
-        UserError: It claims more bytes than there are.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        with (path / INDEX).open("rb") as file:
-            self.metadata = _Unpickler(file).load()
-        if not isinstance(self.metadata, Metadata):
-            raise pickle.UnpicklingError("the index is of another kind")
-        self.metadata.storage_meta = getattr(self.metadata, "storage_meta", None) or StorageMeta()
-        self.metadata.storage_meta.load_id = self.load_id
-        for place in (self.metadata.storage_data or {}).values():
-            if Path(place.relative_path).name != place.relative_path:
-                raise pickle.UnpicklingError(f"the index leads out of the folder: {place.relative_path}")
-        stored = self.metadata.state_dict_metadata
-        self.sizes = {name: entry for name, entry in stored.items() if isinstance(entry, TensorStorageMetadata)}
-        held = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
-        if sum(entry.size.numel() * entry.properties.dtype.itemsize for entry in self.sizes.values()) > held:
-            raise UserError(f"{path}: its index claims more than the {held:,} bytes that the folder holds")
-
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        return self.metadata  # type: ignore[no-any-return]
-
-    def empty(self, name: str) -> Tensor:
-        return torch.empty(self.sizes[name].size, dtype=self.sizes[name].properties.dtype)
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        known = module in _MODULES and name.lstrip("_")[:1].isupper() and "." not in name
-        if (
-            known
-            or (module, name) in _NAMES
-            or (module == "torch" and isinstance(getattr(torch, name, 0), torch.dtype))
-        ):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it would call {module}.{name}, which is refused")
-
-
 def _is_ours(path: Path) -> bool:
     """Whether a folder has, or had, a manifest."""
     return (path / MANIFEST).exists() or is_checkpoint_file(path / STATE)
 
 
-def _beside(folder: Path, reader: _Reader) -> tuple[list[tuple[list[Any], str]], dict[str, Any]]:
+def _beside(folder: Path, reader: PartReader) -> tuple[list[tuple[list[Any], str]], dict[str, Any]]:
     """Places of tensors, and the rest, of a folder of ours."""
     content = read_plain(folder / STATE)
     places = [(list(place), str(name)) for place, name in content.pop(PLACES)]
@@ -270,7 +207,7 @@ def _beside(folder: Path, reader: _Reader) -> tuple[list[tuple[list[Any], str]],
     return places, content
 
 
-def _of_others(folder: Path, reader: _Reader) -> tuple[list[tuple[list[Any], str]], dict[str, Any]]:
+def _of_others(folder: Path, reader: PartReader) -> tuple[list[tuple[list[Any], str]], dict[str, Any]]:
     """Places of tensors, and the rest, of a folder of another program: Lightning's are called ``state_dict.NAME``."""
     content: dict[str, Any] = {}
     if (folder / STATE).is_file():

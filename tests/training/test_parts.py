@@ -154,7 +154,9 @@ def test_killed_while_saving(folder: Path) -> None:  # noqa: F811
         assert found is not None and found.step == 2 and not found.skipped, name
         done = fit(2, *words, "6", "--resume=run")
         assert done.code == 0, done.said
-        assert unlike(read("through/checkpoints/last.ckpt"), read("run/checkpoints/last.ckpt")) == [], name
+        one, other = (read(f"{run}/checkpoints/last.ckpt") for run in ("through", "run"))
+        for part in ("state_dict", "optimizer_states", "ema", "run_state", "callbacks"):
+            assert unlike(one[part], other[part]) == [], name
         assert len(list(Path("run/checkpoints").iterdir())) == 4, name
         shutil.rmtree("run")
 
