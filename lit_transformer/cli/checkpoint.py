@@ -11,7 +11,7 @@ from lit_transformer.checkpoints.reading import read, read_footer, verify
 from lit_transformer.cli.options import OptionParser
 from lit_transformer.errors import EXIT_DONE, LitTransformerError, UserError
 
-PLACE = "a checkpoint (a file or a folder of parts), or a run folder: all of its checkpoints"
+PLACE = "a checkpoint file, or a run folder: all of its checkpoints"
 TRUST = "open DeepSpeed's files, which can run code: only if you wrote them"
 
 

@@ -1,8 +1,10 @@
 """Checkpoints that are folders: the old one or the new one after a kill or on a full disk, and nothing stray."""
 
+import itertools
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ import pytest
 
 from lit_transformer.checkpoints import find_newest, read, sweep, verify, write
 from lit_transformer.checkpoints.folders import keep, remove
+from lit_transformer.checkpoints.manifest import MANIFEST, Manifest, described
 from lit_transformer.checkpoints.sharded import write_sharded
-from lit_transformer.errors import EnvironmentFault
+from lit_transformer.errors import EnvironmentFault, UserError
 from tests.checkpoints.files import good, payload
+from tests.checkpoints.hostile import fires, hostile, plant
 from tests.checkpoints.kills import forked, small_disk, wait, whole
 
 CALLS = ("mkdir", "rename", "replace", "symlink", "fsync", "unlink", "rmdir", "close")
@@ -83,3 +87,28 @@ def test_files_and_folders_take_each_others_place(tmp_path: Path) -> None:
     assert sorted(each.name for each in tmp_path.iterdir()) == ["copy", "last.ckpt"] and verify(last).step == 5
     found = find_newest(copy)
     assert found is not None and found.step == 4
+
+
+def test_strangers_folders_run_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies beside the parts, or their index, wants code to run; the manifest is right."""
+    monkeypatch.setattr("sys.path", list(sys.path))
+    mark = plant(tmp_path)
+    home = tmp_path / "last"
+    write_sharded(home, payload(7), 7, linked=False)
+    fired = 0
+    for name, file in itertools.islice(hostile(tmp_path, payload(7)), 32):
+        fired += fires(file, mark)
+        mark.unlink(missing_ok=True)
+        before = {each: (home / each).read_bytes() for each in ("meta.pt", ".metadata", MANIFEST)}
+        for place in ("meta.pt", ".metadata"):
+            (home / place).write_bytes(file.read_bytes())
+            names = [each.name for each in home.iterdir() if each.name != MANIFEST]
+            manifest = Manifest(7, {each: described(home / each) for each in names})
+            (home / MANIFEST).write_bytes(manifest.to_bytes())
+            assert verify(home).step == 7
+            with pytest.raises(UserError):
+                read(home)
+            assert not mark.exists(), (name, place)
+            for each, data in before.items():
+                (home / each).write_bytes(data)
+    assert fired >= 5 and read(home)["global_step"] == 7
