@@ -61,6 +61,7 @@ def killed_in(name: str, rank: int, number: int) -> Callable[[], None]:
     return lambda: setattr(sharded, name, original)
 
 
+@pytest.mark.slow
 def test_parts_hold_what_the_file_holds(folder: Path) -> None:  # noqa: F811
     """Bit for bit: weights, moments, averages, clock; on resume too, and every verb takes them."""
     assert fit(2, *FSDP2, "--trainer.max_steps", "3", "--output", "file").code == 0
