@@ -188,6 +188,7 @@ class BatchNorm(Norm, RunningState):
             weight = real[:, None, :, None] if x.ndim == 4 else real[..., None]
             weight = weight.expand(*x.shape[:-1], 1).to(x.dtype)
             count, total = self._of_all(weight.sum().view(1), (x * weight).sum(over))
+            count = count.detach()  # or running statistics would keep tensors for backward, which a repetition lacks
             mean = total / count.clamp(min=1)
             (squares,) = self._of_all(((x - mean).square() * weight).sum(over))
             variance = squares / count.clamp(min=1)
