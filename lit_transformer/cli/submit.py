@@ -45,9 +45,10 @@ if [ "$SLURM_NNODES" -gt 1 ]; then
     echo "$said"
 fi
 
-# The signal of --signal reaches every task; the shell only waits.
+# The signal of --signal reaches every task; the shell only waits. A task that is done first leaves the others a minute: srun
+# would otherwise kill one that is still on its way out, and its code would not be 75.
 trap '' SIGUSR1
-srun --kill-on-bad-exit=1 {command} --output "$run" --resume
+srun --kill-on-bad-exit=0 --wait=60 {command} --output "$run" --resume
 code=$?
 # 75: stopped by a signal, everything saved; srun reports the highest code of its tasks.
 if [ "$code" -eq 75 ]; then
