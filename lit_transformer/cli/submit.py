@@ -45,8 +45,8 @@ if [ "$SLURM_NNODES" -gt 1 ]; then
     echo "$said"
 fi
 
-# The signal of --signal reaches every task; the shell only waits. A task that is done first leaves the others a minute: srun
-# would otherwise kill one that is still on its way out, and its code would not be 75.
+# The signal of --signal reaches every task; the shell only waits. A task that is done first leaves the others a
+# minute: srun would otherwise kill one that is still on its way out, and its code would not be 75.
 trap '' SIGUSR1
 srun --kill-on-bad-exit=0 --wait=60 {command} --output "$run" --resume
 code=$?
