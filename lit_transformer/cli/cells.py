@@ -20,8 +20,9 @@ from lit_transformer.checkpoints.finding import find_newest
 from lit_transformer.checkpoints.loading import fill, network_weights
 from lit_transformer.checkpoints.reading import read
 from lit_transformer.cli.arguments import Arguments
+from lit_transformer.cli.evaluation import evaluated
 from lit_transformer.cli.resolution import Resolution
-from lit_transformer.cli.training import TrainingCLI, evaluated, locating, quiet, run
+from lit_transformer.cli.training import TrainingCLI, locating, quiet, run
 from lit_transformer.data.batch_size import rows_on_each
 from lit_transformer.data.bucketing import TokenBudget
 from lit_transformer.networks.base import Network

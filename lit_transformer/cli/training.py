@@ -1,25 +1,17 @@
 """fit, validate, test and predict: LightningCLI around a recipe that was checked line by line."""
 
 import copy
-import json
 import logging
 import os
-import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
-from datetime import timedelta
-from enum import Enum
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit_transformer.checkpoints.finding import find_newest, resolve
@@ -34,11 +26,13 @@ from lit_transformer.cli.defaults import (
     with_checkpoint_io,
     with_defaults,
 )
+from lit_transformer.cli.evaluation import checkpoint_to_evaluate, evaluate
+from lit_transformer.cli.plain import differences, flat, specs, to_plain, to_yaml
 from lit_transformer.cli.rehearsal import rehearse
 from lit_transformer.cli.resolution import LOGGER_FOLDER_ARGUMENTS, Resolution, trainer_parameters
 from lit_transformer.cli.run_folder import ROOT, RunFolder, RunRecord, announce, run_folder_of
 from lit_transformer.data.classification import Classes
-from lit_transformer.errors import EXIT_DONE, EnvironmentFault, UserError
+from lit_transformer.errors import EXIT_DONE, UserError
 from lit_transformer.training.trainer import Trainer
 from lit_transformer.vocabulary import Vocabulary
 
@@ -108,7 +102,7 @@ class TrainingCLI(LightningCLI):
         known = trainer_parameters()
         data["trainer"] = {key: value for key, value in data["trainer"].items() if key in known}
         given = self.resolution.config.get("trainer", {}).get("logger")
-        for spec, original in zip(_specs(data["trainer"].get("logger")), _specs(given), strict=False):
+        for spec, original in zip(specs(data["trainer"].get("logger")), specs(given), strict=False):
             for name in LOGGER_FOLDER_ARGUMENTS.get(spec["class_path"].rpartition(".")[2], {}):
                 if name not in original.get("init_args", {}):
                     spec.get("init_args", {}).pop(name, None)
@@ -150,16 +144,18 @@ class TrainingCLI(LightningCLI):
 def run(arguments: Arguments, argv: Sequence[str]) -> int:
     """Runs a training verb."""
     quiet()
-    checkpoint = _evaluated_checkpoint(arguments)
+    if arguments.verb == "fit" and not arguments.configs:
+        raise UserError("fit: --config is missing; try --config quickstart, or lit-transformer recipes list")
+    checkpoint = None if arguments.verb == "fit" else checkpoint_to_evaluate(arguments)
     resolution = Resolution(arguments.recipe(), arguments.allow)
     with locating(resolution):
         if arguments.print_config:
             print(to_yaml(TrainingCLI(resolution).recipe), end="")
             return EXIT_DONE
-        if arguments.verb == "fit":
+        if checkpoint is None:
             return _fit(arguments, resolution, list(argv))
-        cli = TrainingCLI(resolution, arguments.verb)
-        return _evaluate(arguments, cli, checkpoint)
+        evaluate(arguments, TrainingCLI(resolution, arguments.verb), checkpoint)
+        return EXIT_DONE
 
 
 def quiet() -> None:
@@ -232,25 +228,6 @@ def _folder(checkpoint: Path) -> RunFolder | None:
     return RunFolder(Path(os.path.relpath(folder))) if folder else None
 
 
-def _evaluated_checkpoint(arguments: Arguments) -> Path | None:
-    """The checkpoint to evaluate; its run's recipe is used where none is named."""
-    if arguments.verb == "fit":
-        if not arguments.configs:
-            raise UserError("fit: --config is missing; try --config quickstart, or lit-transformer recipes list")
-        return None
-    if not arguments.checkpoint:
-        raise UserError(f"{arguments.verb}: --checkpoint is missing; it takes a checkpoint file or a run folder")
-    if "://" in arguments.checkpoint:
-        raise UserError(f"{arguments.checkpoint}: checkpoints are read from files only; download it first")
-    checkpoint = resolve(arguments.checkpoint)
-    if not arguments.configs:
-        folder = run_folder_of(Path(arguments.checkpoint)) or run_folder_of(checkpoint)
-        if folder is None:
-            raise UserError(f"{arguments.verb}: no recipe.yaml beside {checkpoint}; name the recipe with --config")
-        arguments.configs.append(str(folder / "recipe.yaml"))
-    return checkpoint
-
-
 def _origin(init_from: str | None) -> Path | None:
     """The checkpoint whose weights a run starts from: a name that leads nowhere is said before anything is prepared."""
     if not init_from:
@@ -270,58 +247,6 @@ def _load_weights(network: Any, path: Path, tokenizer: Any) -> None:
 
     for line in start_from(network, path, read(path), tokenizer).lines():
         announce(line)
-
-
-def _evaluate(arguments: Arguments, cli: TrainingCLI, checkpoint: Path | None) -> int:
-    path = str(checkpoint)
-    if arguments.verb == "predict":
-        batches = cli.trainer.predict(cli.model, datamodule=cli.datamodule, ckpt_path=path) or []
-        rows = _of_all_ranks([row for batch in batches for row in _rows(batch)], cli.trainer)
-        if cli.trainer.is_global_zero:
-            _write_lines(arguments.output, rows)
-        return EXIT_DONE
-    found = evaluated(cli, path)
-    if cli.trainer.is_global_zero:
-        for name, value in found.items():
-            print(f"{name} {value:.6g}")
-    return EXIT_DONE
-
-
-def evaluated(cli: TrainingCLI, checkpoint: str) -> dict[str, float]:
-    """The metrics of a checkpoint on the split of the CLI's verb."""
-    evaluate = cli.trainer.validate if cli.verb == "validate" else cli.trainer.test
-    found = evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, verbose=False)
-    return {name: float(value) for metrics in found for name, value in metrics.items()}
-
-
-def _rows(batch: Any) -> Iterator[Any]:
-    yield from batch if isinstance(batch, list) else [batch]
-
-
-def _of_all_ranks(rows: list[Any], trainer: LightningTrainer) -> list[Any]:
-    """The rows of all ranks by their number, each once: shards of one model have the same ones."""
-    if trainer.world_size == 1:
-        return rows
-    found: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(found, rows)
-    by_number = {row["id"]: row for part in found for row in part}
-    return [by_number[number] for number in sorted(by_number)]
-
-
-def _write_lines(output: str | None, rows: Iterable[Any]) -> None:
-    """Predictions as JSON lines."""
-    try:
-        with open(output, "w", encoding="utf-8") if output else _standard_output() as file:
-            for row in rows:
-                print(json.dumps(row, ensure_ascii=False), file=file)
-    except OSError as error:
-        name = output or "standard output"
-        raise EnvironmentFault(f"{name}: cannot be written: {error.strerror or error}") from error
-
-
-@contextmanager
-def _standard_output() -> Iterator[Any]:
-    yield sys.stdout
 
 
 @contextmanager
@@ -347,74 +272,10 @@ def resolved_yaml(names: Sequence[str], allow: Sequence[str] = ()) -> str:
         return to_yaml(TrainingCLI(resolution).recipe)
 
 
-def to_plain(value: Any) -> Any:
-    """A parsed configuration as plain data; defaults that are no data are left out, as they come back by themselves.
-
-    jsonargparse's own ``dump`` turns a list of factories into text that nothing reads.
-    """
-    if isinstance(value, (Namespace, dict)):
-        items = vars(value).items() if isinstance(value, Namespace) else value.items()
-        plain = {str(key): to_plain(item) for key, item in items if key != "__path__"}
-        return {key: item for key, item in plain.items() if item is not _NO_DATA}
-    if isinstance(value, (list, tuple, set)):
-        return [to_plain(item) for item in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, type):
-        return f"{value.__module__}.{value.__qualname__}"
-    if isinstance(value, Enum):
-        return value.name
-    if isinstance(value, (PurePath, timedelta)):
-        return str(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return to_plain(asdict(value))
-    return _NO_DATA
-
-
-_NO_DATA = object()
-
-
-def to_yaml(data: Any) -> str:
-    """Plain data as YAML, in its own order."""
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
-
-
-def flat(data: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Plain data as key paths and single values; class paths lose their ``class_path`` and ``init_args``."""
-    if isinstance(data, dict):
-        for name, value in data.items():
-            skipped = name in ("class_path", "init_args") or not name
-            yield from flat(value, key if skipped else f"{key}.{name}" if key else name)
-    elif isinstance(data, list):
-        for i, value in enumerate(data):
-            yield from flat(value, f"{key}[{i}]")
-    elif isinstance(data, (bool, int, float, str)):
-        yield key, data
-
-
-def differences(old: Path, new: dict[str, Any]) -> list[str]:
-    """What a resumed run changes, a line each; the recipe and the command line win."""
-    try:
-        before = dict(flat(yaml.safe_load(old.read_text(encoding="utf-8"))))
-    except (OSError, yaml.YAMLError, ValueError):
-        return []
-    after = dict(flat(new))
-    lines = []
-    for key in sorted(before.keys() | after.keys()):
-        if before.get(key) != after.get(key):
-            old_value, new_value = before.get(key, "nothing"), after.get(key, "nothing")
-            lines.append(f"changed since the run began: {key}: {old_value} -> {new_value}")
-    return lines
-
-
-def _specs(node: Any) -> list[dict[str, Any]]:
-    return [spec for spec in (node if isinstance(node, list) else [node]) if isinstance(spec, dict)]
-
-
 def _with_logger_folders(config: dict[str, Any], folder: str) -> dict[str, Any]:
     """The configuration with the run folder where a logger wants to know it."""
     config = copy.deepcopy(config)
-    for spec in _specs(config.get("trainer", {}).get("logger")):
+    for spec in specs(config.get("trainer", {}).get("logger")):
         for name, value in LOGGER_FOLDER_ARGUMENTS.get(spec["class_path"].rpartition(".")[2], {}).items():
             spec.setdefault("init_args", {}).setdefault(name, value.replace("{folder}", folder))
     return config

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_transformer.blocks.linear import ResidualLinear
-from lit_transformer.networks.parts import is_sharded, keep_part, shape_of
+from lit_transformer.networks.parts import fill, is_sharded, shape_of
 
 
 def generator_for(seed: int, name: str) -> torch.Generator:
@@ -101,7 +101,7 @@ def initialise(network: nn.Module, scheme: Initialisation, seed: int, n_layers: 
                 if gain is not None:
                     whole.mul_(gain)
             if whole is not parameter:
-                keep_part(parameter, whole)
+                fill(parameter, whole)
         reset = getattr(module, "initialise_buffers", None)
         if reset is not None:
             reset()

@@ -74,15 +74,10 @@ def cut(parameter: Tensor, whole: Tensor) -> Tensor:
     return distribute_tensor(whole.to(parameter.device), mesh, placements, src_data_rank=None).to_local()
 
 
-def keep_part(parameter: Tensor, whole: Tensor) -> None:
-    """Writes this process's part of ``whole``."""
-    local(parameter).copy_(cut(parameter, whole))
-    _release(parameter)
-
-
 def fill(tensor: Tensor, whole: Tensor) -> None:
-    """Writes all that this process holds of a tensor, sharded or not."""
-    keep_part(tensor, whole)
+    """Writes this process's part of ``whole`` into a tensor, sharded or not."""
+    local(tensor).copy_(cut(tensor, whole))
+    _release(tensor)
 
 
 def named_state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

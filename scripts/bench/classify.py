@@ -10,7 +10,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from bench.harness import Case, Options, Prepare, add_common, progress, publish, race
+from bench.harness import Case, Options, Prepare
+from bench.sized import SizedRace
 from bench.train import precision
 
 SIZES = {
@@ -190,6 +191,21 @@ CONTESTANTS: dict[str, Callable[[Options], Prepare]] = {
 }
 
 
+RACE = SizedRace(
+    "classify",
+    "classification",
+    SIZES,
+    {
+        "rows": "rows of a step",
+        "batch": "rows of a batch",
+    },
+    CONTESTANTS,
+    references=("bert", "bert-bucketed", "torch.nn"),
+    rounds=5,
+    remarks=["Tokens are real ones: padding is nobody's."],
+)
+
+
 def add_parser(commands: Any) -> None:
     """The options of ``benchmark.py classify``."""
     parser: argparse.ArgumentParser = commands.add_parser(
@@ -199,29 +215,4 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="example: python scripts/benchmark.py classify --precision bf16 --contestants ours bert --rounds 5",
     )
-    add_common(parser, rounds=5)
-    parser.add_argument("--size", choices=sorted(SIZES), default="small", help="sizes to begin with (default: small)")
-    parser.add_argument("--rows", type=int, help="rows of a step (default: that of the size)")
-    parser.add_argument("--batch", type=int, help="rows of a batch (default: that of the size)")
-    parser.add_argument(
-        "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is autocast (default: fp32)"
-    )
-    parser.add_argument(
-        "--contestants",
-        nargs="+",
-        choices=list(CONTESTANTS),
-        default=list(CONTESTANTS),
-        metavar="NAME",
-        help=f"of {', '.join(CONTESTANTS)} (default: all)",
-    )
-    parser.set_defaults(run=main)
-
-
-def main(arguments: argparse.Namespace) -> int:
-    """Run the race and print its table."""
-    options: Options = {**SIZES[arguments.size], "precision": arguments.precision, "threads": arguments.threads}
-    options |= {name: getattr(arguments, name) for name in ("rows", "batch") if getattr(arguments, name)}
-    contestants = race("classify", arguments.contestants, options, arguments.rounds, arguments.steps, progress)
-    title = "classification, " + ", ".join(f"{key} {value}" for key, value in options.items() if key != "threads")
-    references = [n for n in ("bert", "bert-bucketed", "torch.nn") if n in arguments.contestants]
-    return publish(arguments, title, options, contestants, references, ["Tokens are real ones: padding is nobody's."])
+    RACE.add_arguments(parser)

@@ -8,7 +8,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from bench.harness import ALLOCATOR, Case, Options, Prepare, add_common, progress, publish, race
+from bench.harness import Case, Options, Prepare
+from bench.sized import SizedRace
 from bench.train import cross_entropy, precision
 
 SIZES = {
@@ -276,6 +277,25 @@ CONTESTANTS: dict[str, Callable[[Options], Prepare]] = {
 }
 
 
+RACE = SizedRace(
+    "seq2seq",
+    "encoder-decoder training step",
+    SIZES,
+    {
+        "d_model": "width",
+        "layers": "number of layers of each half",
+        "heads": "number of heads",
+        "feed_forward": "width of the feed-forward",
+        "source": "tokens in a source",
+        "target": "tokens in a target",
+        "vocab": "vocabulary size",
+        "batch": "pairs in a step",
+    },
+    CONTESTANTS,
+    references=("floor", "torch.nn", "marian"),
+)
+
+
 def add_parser(commands: Any) -> None:
     """The options of ``benchmark.py seq2seq``."""
     parser: argparse.ArgumentParser = commands.add_parser(
@@ -285,44 +305,4 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="example: python scripts/benchmark.py seq2seq --rounds 5 --contestants ours-original torch.nn marian",
     )
-    add_common(parser, rounds=7)
-    parser.add_argument("--size", choices=sorted(SIZES), default="small", help="sizes to begin with (default: small)")
-    for name, what in (
-        ("d-model", "width"),
-        ("layers", "number of layers of each half"),
-        ("heads", "number of heads"),
-        ("feed-forward", "width of the feed-forward"),
-        ("source", "tokens in a source"),
-        ("target", "tokens in a target"),
-        ("vocab", "vocabulary size"),
-        ("batch", "pairs in a step"),
-    ):
-        parser.add_argument(f"--{name}", type=int, help=f"{what}, instead of the size's")
-    parser.add_argument(
-        "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is autocast (default: fp32)"
-    )
-    parser.add_argument(
-        "--contestants",
-        nargs="+",
-        default=list(CONTESTANTS),
-        metavar="NAME",
-        help=f"of {', '.join(CONTESTANTS)}; {ALLOCATOR} behind a name sets the allocator (default: all)",
-    )
-    parser.set_defaults(run=main)
-
-
-def main(arguments: argparse.Namespace) -> int:
-    """Run the race and print its table."""
-    unknown = [n for n in arguments.contestants if n.removesuffix(ALLOCATOR) not in CONTESTANTS]
-    if unknown:
-        progress(f"benchmark: unknown contestant {unknown[0]!r}; there are {', '.join(CONTESTANTS)}")
-        return 2
-    options: Options = dict(SIZES[arguments.size])
-    for name in tuple(options):
-        if getattr(arguments, name) is not None:
-            options[name] = getattr(arguments, name)
-    options |= {"precision": arguments.precision, "threads": arguments.threads}
-    contestants = race("seq2seq", arguments.contestants, options, arguments.rounds, arguments.steps, progress)
-    title = "encoder-decoder training step, " + ", ".join(f"{k} {v}" for k, v in options.items() if k != "threads")
-    references = [n for n in ("floor", "torch.nn", "marian") if n in arguments.contestants]
-    return publish(arguments, title, options, contestants, references)
+    RACE.add_arguments(parser)

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from bench.harness import ALLOCATOR, Case, Options, Prepare, add_common, progress, publish, race
+from bench.harness import Case, Options, Prepare
+from bench.sized import SizedRace
 
 SIZES = {
     "small": {"d_model": 384, "layers": 6, "heads": 6, "context": 256, "vocab": 65, "batch": 4},
@@ -301,6 +302,23 @@ CONTESTANTS: dict[str, Callable[[Options], Prepare]] = {
 }
 
 
+RACE = SizedRace(
+    "train",
+    "training step",
+    SIZES,
+    {
+        "d_model": "width",
+        "layers": "number of layers",
+        "heads": "number of heads",
+        "context": "tokens in a sequence",
+        "vocab": "vocabulary size",
+        "batch": "sequences in a step",
+    },
+    CONTESTANTS,
+    references=("floor", "gpt2", "x-transformers"),
+)
+
+
 def add_parser(commands: Any) -> None:
     """The options of ``benchmark.py train``."""
     parser: argparse.ArgumentParser = commands.add_parser(
@@ -310,42 +328,4 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="example: python scripts/benchmark.py train --size large --rounds 5 --contestants ours gpt2 gpt2+malloc",
     )
-    add_common(parser, rounds=7)
-    parser.add_argument("--size", choices=sorted(SIZES), default="small", help="sizes to begin with (default: small)")
-    for name, what in (
-        ("d-model", "width"),
-        ("layers", "number of layers"),
-        ("heads", "number of heads"),
-        ("context", "tokens in a sequence"),
-        ("vocab", "vocabulary size"),
-        ("batch", "sequences in a step"),
-    ):
-        parser.add_argument(f"--{name}", type=int, help=f"{what}, instead of the size's")
-    parser.add_argument(
-        "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is autocast (default: fp32)"
-    )
-    parser.add_argument(
-        "--contestants",
-        nargs="+",
-        default=list(CONTESTANTS),
-        metavar="NAME",
-        help=f"of {', '.join(CONTESTANTS)}; {ALLOCATOR} behind a name sets the allocator (default: all)",
-    )
-    parser.set_defaults(run=main)
-
-
-def main(arguments: argparse.Namespace) -> int:
-    """Run the race and print its table."""
-    unknown = [n for n in arguments.contestants if n.removesuffix(ALLOCATOR) not in CONTESTANTS]
-    if unknown:
-        progress(f"benchmark: unknown contestant {unknown[0]!r}; there are {', '.join(CONTESTANTS)}")
-        return 2
-    options: Options = dict(SIZES[arguments.size])
-    for name in tuple(options):
-        if getattr(arguments, name) is not None:
-            options[name] = getattr(arguments, name)
-    options |= {"precision": arguments.precision, "threads": arguments.threads}
-    contestants = race("train", arguments.contestants, options, arguments.rounds, arguments.steps, progress)
-    title = "training step, " + ", ".join(f"{key} {value}" for key, value in options.items() if key != "threads")
-    references = [n for n in ("floor", "gpt2", "x-transformers") if n in arguments.contestants]
-    return publish(arguments, title, options, contestants, references)
+    RACE.add_arguments(parser)

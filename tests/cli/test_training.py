@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from lit_transformer.checkpoints.reading import read
-from lit_transformer.cli.training import differences
+from lit_transformer.cli.plain import differences
 from tests.cli.conftest import run_folders
 
 

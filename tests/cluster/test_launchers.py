@@ -4,8 +4,9 @@ import pytest
 
 from lit_transformer.errors import Diverged, UserError
 from lit_transformer.training.callbacks.ranks import described, of_exchange
+from lit_transformer.training.peers import Peer, process_state
 from lit_transformer.training.trainer import Trainer
-from lit_transformer.training.watching import Cause, Peer, RankFailed, Watch, process_state
+from lit_transformer.training.watching import Cause, RankFailed, Watch
 
 
 def trainer(**options: object) -> Trainer:

@@ -9,8 +9,7 @@ from lit_transformer.studies.reading import read_study
 from lit_transformer.studies.study import shipped_studies
 
 NAMES = [name for name, _ in shipped_studies()]
-FORMS = [[name] for name in NAMES if not name.startswith("full/")]
-FORMS += [[name.removeprefix("full/"), name] for name in NAMES if name.startswith("full/")]
+FORMS = [[name] if "/" not in name else [name.rpartition("/")[2], name] for name in NAMES]
 
 
 def test_the_studies_are_there_in_both_forms(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,8 @@ from torch.distributed import DistError, distributed_c10d
 
 from lit_transformer.errors import Diverged, EnvironmentFault, LitTransformerError, Preempted
 from lit_transformer.training import watching
-from lit_transformer.training.watching import Peer, RankFailed, Watch
+from lit_transformer.training.peers import Peer
+from lit_transformer.training.watching import RankFailed, Watch
 
 EXCHANGE = ("gloo", "Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "ProcessGroup",
             "Timed out waiting", "pair closure", "Socket Timeout", "TCPStore", "watchdog")  # fmt: skip
