@@ -65,15 +65,30 @@ def gradient_norms(network: nn.Module, loss: Tensor) -> dict[str, dict[int, floa
         network: The network.
         loss: A loss that it was computed by.
     """
-    named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
-    gradients = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
-    squares: dict[str, dict[int, float]] = {}
-    for (name, _), gradient in zip(named, gradients, strict=True):
-        found = _LAYER.match(name)
-        if found and gradient is not None:
-            layers = squares.setdefault(found[1], {})
-            layers[int(found[2])] = layers.get(int(found[2]), 0.0) + float(gradient.double().square().sum())
-    return {stack: {i: math.sqrt(value) for i, value in sorted(layers.items())} for stack, layers in squares.items()}
+    layers = parameters_by_layer(network)
+    gradients = torch.autograd.grad(loss, [p for _, parameters in layers for p in parameters], allow_unused=True)
+    norms: dict[str, dict[int, float]] = {}
+    there = iter(gradients)
+    for (stack, number), parameters in layers:
+        mine = [gradient for _, gradient in zip(parameters, there, strict=False)]
+        squares = [float(gradient.double().square().sum()) for gradient in mine if gradient is not None]
+        norms.setdefault(stack, {})[number] = math.sqrt(math.fsum(squares))
+    return norms
+
+
+def parameters_by_layer(network: nn.Module) -> list[tuple[tuple[str, int], list[nn.Parameter]]]:
+    """The parameters that are trained of each layer, under its stack's name and its number; none of what is around."""
+    found: dict[tuple[str, int], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad and (layer := _LAYER.match(name)):
+            found.setdefault((layer[1], int(layer[2])), []).append(parameter)
+    return sorted(found.items())
+
+
+def names_by_layer(values: dict[str, dict[int, float]], name: str) -> dict[str, float]:
+    """Values by stack and layer as metrics: ``name/LAYER``; of several stacks ``name_STACK/LAYER``."""
+    names = {stack: name if len(values) == 1 else f"{name}_{stack}" for stack in values}
+    return {f"{names[stack]}/{i}": value for stack, layers in values.items() for i, value in layers.items()}
 
 
 @torch.no_grad()

@@ -127,8 +127,3 @@ def middle(values: Sequence[float]) -> tuple[float, float]:
     ordered = sorted(values)
     cut = math.floor(0.025 * len(ordered))
     return ordered[cut], ordered[-1 - cut]
-
-
-def interval_of(values: Sequence[float]) -> str:
-    """The middle 95 % of values that were drawn again, in words; nothing where there are none."""
-    return " [{:.3g}, {:.3g}]".format(*middle(values)) if values else ""

@@ -1,11 +1,13 @@
 """The verbs as a study calls them: in a process of its own, with recipes from files and numbers as the answer."""
 
 import json
+import operator
 import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningDataModule
@@ -21,10 +23,11 @@ from lit_transformer.checkpoints.loading import fill, network_weights
 from lit_transformer.checkpoints.reading import read
 from lit_transformer.cli.arguments import Arguments
 from lit_transformer.cli.evaluation import evaluated
+from lit_transformer.cli.rehearsal import rehearse
 from lit_transformer.cli.resolution import Resolution
 from lit_transformer.cli.training import TrainingCLI, locating, quiet, run
 from lit_transformer.data.batch_size import rows_on_each
-from lit_transformer.data.bucketing import TokenBudget
+from lit_transformer.data.bucketing import BucketedLoader, TokenBudget
 from lit_transformer.networks.base import Network
 from lit_transformer.recipe.tree import Mapping
 from lit_transformer.studies.parts import Probe
@@ -82,19 +85,23 @@ class Verbs:
         """Checks a recipe, prepares its data and builds its network without memory."""
         resolution = Resolution(recipe, self.allow)
         with locating(resolution):
+            rehearse(resolution)
             cli = CellCLI(resolution, "validate")
             cli.datamodule.prepare_data()
             with torch.device("meta"):
                 cli.model.configure_model()
         network, data, trainer = cli.model.network, cli.datamodule, cli.trainer
         ranks = layout_of(trainer.strategy, "", trainer.world_size).data
-        budget = getattr(data, "batches", None)
         length = int(network.dims.max_len or getattr(data, "block_size", 0) or 1)
+        steps = trainer.accumulate_grad_batches * trainer.max_steps
+        if isinstance(budget := getattr(data, "batches", None), TokenBudget):
+            read = counted(data.train_dataloader(), steps * budget.together(ranks))
+            each = network.flops_by_sequence(length)
+            flops = sum(map(operator.mul, each, read.tokens)) / sum(read.tokens) - hidden_flops(network, length)
+            return Facts(network.parameter_count(), sum(read.tokens), flops, read.targets)
         rows = rows_on_each(getattr(data, "batch_size", 1), ranks) * ranks * getattr(data, "block_size", 1)
-        batch = budget.tokens * budget.together(ranks) if isinstance(budget, TokenBudget) else rows
-        tokens = batch * trainer.accumulate_grad_batches * trainer.max_steps
         flops = float(network.flops_per_token(length)) - hidden_flops(network, length)
-        return Facts(network.parameter_count(), int(tokens), flops)
+        return Facts(network.parameter_count(), int(rows * steps), flops)
 
     def fit(self, recipe: Path, folder: Path, start: Path | None) -> None:
         """Trains a recipe, or goes on with the run in the folder."""
@@ -145,6 +152,34 @@ class Verbs:
 
     def _resolution(self, verb: str, recipe: Path) -> Any:
         return Resolution(Arguments(verb, configs=[str(recipe)]).recipe(), self.allow)
+
+
+COUNTED = 500
+"""Batches that are looked at to know what batches of rows of unlike length hold."""
+
+
+class Counted(NamedTuple):
+    """What a training on rows of unlike length reads.
+
+    Args:
+        tokens: Places of all batches, padding included, of each sequence of a row: of sources and targets, or of one.
+        targets: What a loss is taken of.
+    """
+
+    tokens: list[int]
+    targets: int
+
+
+def counted(loader: BucketedLoader, batches: int) -> Counted:
+    """What so many batches hold, from the first of them."""
+    tokens, targets = np.zeros(1, dtype=np.int64), 0
+    looked_at, count = min(batches, COUNTED), len(loader.rows)
+    for batch in range(looked_at):
+        ids = loader.ids(batch)
+        lengths = loader.rows.lengths(int(ids[0]) // count)[ids % count].reshape(len(ids), -1)
+        tokens = tokens + len(ids) * loader.budget.widths(lengths)
+        targets += int(loader.rows.target_counts(ids).sum())
+    return Counted((tokens * batches // looked_at).tolist(), targets * batches // looked_at)
 
 
 def hidden_flops(network: Network, length: int) -> float:

@@ -160,7 +160,7 @@ def run(arguments: Arguments, argv: Sequence[str]) -> int:
 
 def quiet() -> None:
     """Keeps Lightning's chatter off the terminal; the run's log has it, and warnings are shown."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         for handler in logging.getLogger(name).handlers:
             if type(handler) is logging.StreamHandler:
                 handler.setLevel(logging.WARNING)

@@ -107,9 +107,18 @@ class Network(nn.Module):
         Six per weight that takes part in a product and 12 x layers x H x K x T for the scores and their use, where the
         causal half counts in full: the convention of PaLM (Chowdhery et al., 2022, arXiv:2204.02311, appendix B).
         """
-        products = [m for m in self.modules() if isinstance(m, Linear)]
-        weights = sum(m.active_share * p.numel() for m in products for p in m.parameters(recurse=False))
+        weights = weights_in_products(self)
         heads = {id(m.weight): m.weight.numel() for m in self.modules() if isinstance(m, Head)}  # one may hold another
         weights += sum(heads.values())
         dims = self.dims
         return 6 * weights + 12 * dims.n_layers * dims.n_heads * dims.head_size * length
+
+    def flops_by_sequence(self, length: int) -> tuple[float, ...]:
+        """The same for each sequence of a row: here there is one; an encoder-decoder's are source and target."""
+        return (self.flops_per_token(length),)
+
+
+def weights_in_products(module: nn.Module) -> float:
+    """Weights that a token is multiplied with in a module's linear layers; of experts those that it goes to."""
+    products = [m for m in module.modules() if isinstance(m, Linear)]
+    return sum(m.active_share * p.numel() for m in products for p in m.parameters(recurse=False))

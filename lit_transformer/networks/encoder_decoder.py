@@ -17,7 +17,7 @@ from lit_transformer.blocks.position import Position, RoPE
 from lit_transformer.blocks.stack import LayerFactory, Stack
 from lit_transformer.dims import DecoderDims, Dims
 from lit_transformer.errors import UserError
-from lit_transformer.networks.base import Network, Output
+from lit_transformer.networks.base import Network, Output, weights_in_products
 from lit_transformer.networks.initialisation import DepthScaled, Initialisation, initialise
 from lit_transformer.vocabulary import Vocabulary
 
@@ -190,3 +190,15 @@ class EncoderDecoder(Network):
         dims, source = self.dims, self.source_dims
         both = super().flops_per_token(length) + 12 * dims.n_layers * dims.n_heads * dims.head_size * length
         return both + 12 * source.n_layers * source.n_heads * source.head_size * length
+
+    def flops_by_sequence(self, length: int) -> tuple[float, ...]:
+        """FLOPs of a token of the source, whose keys and values the decoder's layers make too, and of the target."""
+        dims = self.source_dims
+        weights = weights_in_products(self.encoder)
+        for layer in self.decoder.layers:
+            attention = getattr(layer, "cross_attention", None)
+            weights += sum(
+                weights_in_products(part) for name in ("key", "value") if (part := getattr(attention, name, None))
+            )
+        source = 6 * weights + 12 * dims.n_layers * dims.n_heads * dims.head_size * length
+        return source, self.flops_per_token(length) - source

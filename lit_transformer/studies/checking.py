@@ -39,9 +39,15 @@ def check_study(study: Study, node: Mapping) -> None:
         )
     if study.baseline is not None and study.baseline not in study.arms:
         raise fail("baseline", f"there is no arm {quote(study.baseline)}{hint(study.baseline, study.arms, 'arms')}")
-    for name, most in vars(study.match).items():
+    for name, most in study.match.most.items():
         if most is not None and most < 0:
             raise fail("match", f"{name} is {most}, must not be negative; null to only print it")
+    for name, arms in study.match.apart.items():
+        if name not in study.match.most:
+            raise fail("match", f"apart: there is no {quote(name)}{hint(name, list(study.match.most))}")
+        for arm in arms:
+            if arm not in study.arms:
+                raise fail("match", f"apart: there is no arm {quote(arm)}{hint(arm, study.arms, 'arms')}")
     names = [TRAINED]
     for step in study.steps:
         check_name(step.name.replace(" ", "/"), node.marks["steps"], "study.steps")  # measures end names at spaces

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from lit_transformer.analysis.means import shown
 from lit_transformer.errors import UserError
@@ -73,7 +73,7 @@ class Claim(Part):
 
 @dataclass
 class AtLeast(Claim):
-    """A measure of an arm reaches a value.
+    """A measure of an arm reaches a value. Where some of its seeds diverge, the others alone do not show that it does.
 
     Args:
         text: What is claimed, in words.
@@ -97,9 +97,12 @@ class AtLeast(Claim):
     def verdict(self, results: "Results", setting: "Setting") -> Verdict:
         """See the base class."""
         found = results.mean(self.arm, setting, results.measure(self.measure))
+        lost = _lost(results, self.arm, setting, self.measure)
         if found is None:
-            return Verdict(UNKNOWN, "")
-        return Verdict(self.judged(found), f"{_written(found)}, claimed {self.sign} {self.value:g}")
+            return Verdict(UNKNOWN, lost)
+        numbers = "; ".join([f"{_written(found)}, claimed {self.sign} {self.value:g}", *([lost] if lost else [])])
+        outcome = self.judged(found)
+        return Verdict(OPEN if lost and outcome == HOLDS else outcome, numbers)
 
     sign = ">="
 
@@ -121,7 +124,10 @@ class AtMost(AtLeast):
 
 @dataclass
 class Below(Claim):
-    """A measure is lower in one arm than in others, seed by seed; where only the others diverge, it is.
+    """A measure is lower in one arm than in others, seed by seed.
+
+    Where only the others diverge, it is; where the arm itself diverges and the others do not, it is not, or with some
+    of the seeds cannot be told.
 
     Args:
         text: What is claimed, in words.
@@ -136,6 +142,7 @@ class Below(Claim):
     arm: str = ""
     than: list[str] | None = None
     measure: str = ""
+    sign: ClassVar[int] = -1
 
     def check(self, arms: Sequence[str], measures: Sequence[str], steps: Sequence[str]) -> None:
         """See the base class."""
@@ -153,16 +160,34 @@ class Below(Claim):
         for other in self.than or []:
             theirs = results.values(other, setting, measure)
             differences = [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
-            lost = sum(each.status == "diverged" and each.seed in mine for each in results.of(other, setting))
+            lost = [seed for seed in results.lost(other, setting, measure) if seed in mine]
+            against = [seed for seed in results.lost(self.arm, setting, measure) if seed in theirs]
             if differences:
                 found = mean(differences)
-                outcomes.append(_side(-found.value, found.half, strict=True))
+                side = _side(self.sign * found.value, found.half, strict=True)
+                outcomes.append(OPEN if against and side == HOLDS else side)
                 words.append(f"{self.arm} - {other} = {_written(found)}")
             else:
-                outcomes.append(HOLDS if lost else UNKNOWN)
-            words += [f"{other} diverged with {lost} of {len(mine)} seeds"] if lost else []
+                outcomes.append(self.without_numbers(bool(lost), bool(against)))
+            words += [said] if (said := _lost(results, other, setting, self.measure)) else []
+        words += [said] if (said := _lost(results, self.arm, setting, self.measure)) else []
         worst = next((each for each in (UNKNOWN, FAILS, OPEN, HOLDS) if each in outcomes), UNKNOWN)
         return Verdict(worst, "; ".join(words))
+
+    def without_numbers(self, lost: bool, against: bool) -> str:
+        """What is known where no seed has both numbers: others were lost that the arm has, or the other way round."""
+        return OPEN if lost and against else HOLDS if lost else FAILS if against else UNKNOWN
+
+
+@dataclass
+class Above(Below):
+    """A measure is higher in one arm than in others, seed by seed; what diverges tells nothing. See ``Below``."""
+
+    sign: ClassVar[int] = 1
+
+    def without_numbers(self, lost: bool, against: bool) -> str:
+        """See the base class."""
+        return OPEN if lost or against else UNKNOWN
 
 
 @dataclass
@@ -203,6 +228,14 @@ def _side(margin: float, half: float, strict: bool = False) -> str:
     if margin - half > 0 or (margin - half == 0 and not strict):
         return HOLDS
     return FAILS if margin + half < 0 or (margin == 0 and half == 0) else OPEN
+
+
+def _lost(results: "Results", arm: str, setting: "Setting", measure: str) -> str:
+    """How many seeds of an arm diverged or have no finite number, in words; empty where none."""
+    lost = list(results.lost(arm, setting, results.measure(measure)).values())
+    words = {"diverged": "diverged", "not finite": "is not finite"}
+    seeds = len(results.of(arm, setting))
+    return ", ".join(f"{arm} {words[why]} with {lost.count(why)} of {seeds} seeds" for why in dict.fromkeys(lost))
 
 
 def _written(found: Mean) -> str:

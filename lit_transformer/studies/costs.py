@@ -25,13 +25,16 @@ def cost(results: Results, setting: Setting) -> Table:
         for fact in ("parameters", "flops", "tokens"):
             mine, base = fact_of(results, arm, setting, fact), fact_of(results, baseline, setting, fact)
             row.append("" if mine is None else shown(mine) + _apart(mine, base))
+        targets = _targets(results, arm, setting)
+        row.append("" if targets is None else shown(targets) + _apart(targets, _targets(results, baseline, setting)))
         for name, style, scale in (
             ("seconds", ",.1f", 1.0),
             ("processor_seconds", ",.1f", 1.0),
             ("tokens_per_second", ",.0f", 1.0),
             ("memory", ",.0f", 1e6),
         ):
-            known = [value for each in cells if (value := each.cost(name)) is not None]
+            ended = [each for each in cells if each.status == "done"] or cells  # what died early cost less
+            known = [value for each in ended if (value := each.cost(name)) is not None]
             row.append(f"{math.fsum(known) / len(known) / scale:{style}}" if known else "")
         rows.append([*row, *_at(results, arm, setting, shared)])
     columns = [
@@ -39,6 +42,7 @@ def cost(results: Results, setting: Setting) -> Table:
         "parameters",
         "FLOPs a token",
         "tokens",
+        "targets",
         "seconds",
         "CPU seconds",
         "targets/s",
@@ -48,7 +52,8 @@ def cost(results: Results, setting: Setting) -> Table:
     note = (
         "Seconds are of training alone, means over seeds; time and memory never come out the same twice. What else "
         "runs on the machine adds to the seconds and takes from the targets/s, but changes the CPU seconds little. "
-        "In brackets: the difference from the baseline."
+        "In brackets: the difference from the baseline. Tokens are those of all batches, padding included; targets "
+        "are what a loss was taken of, means over seeds."
     )
     if shared:
         note += (
@@ -70,7 +75,8 @@ def _at(results: Results, arm: str, setting: Setting, seconds: float | None) -> 
     """The loss after as many seconds as the quickest cell had: between two validations, along the line."""
     if seconds is None:
         return []
-    found = (loss_at(each, seconds, results.clock) for each in results.of(arm, setting))
+    done = (each for each in results.of(arm, setting) if each.status == "done")
+    found = (loss_at(each, seconds, results.clock) for each in done)
     values = [value for value in found if value is not None]
     return [str(mean(values)) if values else ""]
 
@@ -86,6 +92,13 @@ def loss_at(outcome: Outcome, seconds: float, clock: str) -> float | None:
             share = (seconds - before) / (after - before) if after > before else 1.0
             return float(first + share * (second - first))
     return float(points[-1][1]) if points and seconds >= points[-1][0] else None
+
+
+def _targets(results: Results, arm: str, setting: Setting) -> float | None:
+    """How many targets an arm was trained on, on average of the seeds that ended."""
+    known = [float(targets) for each in results.of(arm, setting) if each.status == "done"
+             if (targets := each.step(TRAINED).get("targets")) is not None]  # fmt: skip
+    return math.fsum(known) / len(known) if known else None
 
 
 def _apart(mine: float, base: float | None) -> str:

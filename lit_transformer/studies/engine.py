@@ -9,7 +9,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -121,7 +121,9 @@ class Engine:
         self._check_folder()
         file = self.folder.path / "facts.json"
         marks = {cell.group: self._mark(cell) for cell in self.plan.groups}
-        known = {name: each for name, each in (_read(file) or {}).items() if each["mark"] == marks.get(name)}
+        names = {field.name for field in fields(Facts)}  # a file of an earlier version may know less
+        known = {name: each for name, each in (_read(file) or {}).items()
+                 if each["mark"] == marks.get(name) and set(each["facts"]) == names}  # fmt: skip
         new = [cell for cell in self.plan.groups if cell.group not in known]
         if new:
             known |= {name: {"mark": marks[name], "facts": each} for name, each in self._asked(new).items()}

@@ -29,8 +29,9 @@ def check_match(plan: Plan, facts: dict[str, Facts]) -> None:
     """
     match = plan.study.match
     for cell in plan.groups:
-        for name in ("parameters", "tokens", "flops"):
-            most = getattr(match, name)
+        for name, most in match.most.items():
+            if cell.arm in match.apart.get(name, []):
+                continue
             share = apart(plan, cell, facts, name)
             if most is not None and abs(share) > most + 1e-12:
                 base = baseline_of(plan, cell)
@@ -46,6 +47,8 @@ def table(plan: Plan, facts: dict[str, Facts]) -> str:
     """The groups of cells with what is matched, and how far each is from its baseline."""
     width = max(len(cell.group) for cell in plan.groups)
     columns = [("parameters", 16, ",.0f"), ("tokens", 16, ",.0f"), ("flops", 16, ",.3g")]
+    if any(each.targets for each in facts.values()):
+        columns.append(("targets", 16, ",.0f"))
     lines = [f"{'cell':<{width}}" + "".join(f"{name:>{size}}        " for name, size, _ in columns)]
     for cell in plan.groups:
         line = f"{cell.group:<{width}}"

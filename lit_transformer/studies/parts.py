@@ -67,15 +67,26 @@ class Step(Part):
 class Match(Part):
     """What arms must have in common, at most so far apart from the baseline's, as a share; null: printed, not checked.
 
+    What cannot all be alike is said: at as many parameters a decoder takes twice an encoder-decoder's FLOPs.
+
     Args:
         parameters: Number of parameters.
         tokens: Tokens trained on.
         flops: FLOPs of a token, forward and backward.
+        targets: What a loss is taken of: tokens of the translations, say, where batches are filled up to a budget.
+        apart: Arms that are meant to differ, by what they differ in: ``{flops: [decoder]}``.
     """
 
     parameters: float | None = 0.05
     tokens: float | None = 0.0
     flops: float | None = None
+    targets: float | None = None
+    apart: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def most(self) -> dict[str, float | None]:
+        """How far arms may be apart, by what is compared."""
+        return {name: getattr(self, name) for name in ("parameters", "tokens", "flops", "targets")}
 
 
 @dataclass(frozen=True)

@@ -97,15 +97,14 @@ class GradientProbe(Probe):
 
     def __call__(self, task: Any, data: Any) -> dict[str, float]:
         """See the base class."""
-        from lit_transformer.analysis.probing import gradient_norms
+        from lit_transformer.analysis.probing import gradient_norms, names_by_layer
 
         self.prepare(task)
         task.train()
         [batch] = _batches(task, data, 1)
         total, count = task.loss_sums(batch)
         norms = gradient_norms(task.network, total / count)
-        names = {stack: "gradient_norm" if len(norms) == 1 else f"gradient_norm_{stack}" for stack in norms}
-        found = {f"{names[stack]}/{i}": value for stack, layers in norms.items() for i, value in layers.items()}
+        found = names_by_layer(norms, "gradient_norm")
         largest, smallest = max(found.values()), min(found.values())
         return {**found, "gradient_spread": largest / smallest if smallest else math.inf}
 
@@ -118,8 +117,10 @@ class StartGradientProbe(GradientProbe):
     """The same at initialisation: the weights are drawn anew."""
 
     def prepare(self, task: Any) -> None:
-        """Draws the weights."""
-        task.network.initialise(0)
+        """Draws the weights as the cell's seed did."""
+        import torch
+
+        task.network.initialise(torch.initial_seed())
 
 
 @dataclass

@@ -15,12 +15,15 @@ class Facts:
     Args:
         parameters: Number of parameters of its network.
         tokens: Tokens that it is trained on, padding included.
-        flops: FLOPs of a token, forward and backward.
+        flops: FLOPs of one of these tokens, forward and backward, on average: of a pair an encoder reads the source
+            alone and a decoder the target, and a decoder without one reads both.
+        targets: What a loss is taken of, of batches of rows of unlike length; 0: as many as there are tokens.
     """
 
     parameters: int
     tokens: int
     flops: float
+    targets: int = 0
 
     def plain(self) -> dict[str, Any]:
         """As plain data."""

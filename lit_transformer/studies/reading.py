@@ -8,6 +8,7 @@ from typing import Any, cast
 from lit_transformer.recipe import merge_recipes, read_recipe
 from lit_transformer.recipe.errors import one_line
 from lit_transformer.recipe.reader import read_value
+from lit_transformer.recipe.signatures import parameters
 from lit_transformer.recipe.suggest import hint
 from lit_transformer.recipe.tree import COMMAND_LINE, Mapping, Mark, Scalar, Sequence
 from lit_transformer.studies.checking import check_study
@@ -52,12 +53,20 @@ def read_study(configs: Several[str], overrides: Several[tuple[str, str]] = (), 
     return study
 
 
+BESIDE = ("arms", "grid", "left_out", "search")
+"""Keys of a study that are recipes, or have key paths for keys."""
+
+
 def _study(node: Mapping, mark: Mark, imports: StudyList) -> Study:
     """The study without arms and grid, which are recipes and checked as such."""
     own = Mapping(node.mark)
     for key, value in node.items.items():
-        if key not in ("arms", "grid", "left_out", "search"):
+        if key not in BESIDE:
             own.put(key, value, node.marks[key])
+            if key not in parameters(Study):
+                raise node.marks[key].error(
+                    f"unknown key{hint(key, (*parameters(Study), *BESIDE))}", f"study.{one_line(key, 100)}"
+                )
     steps = own.items.get("steps")
     items = steps.items if isinstance(steps, Sequence) else []
     changes = [(_sections(item), _times(item)) for item in items]

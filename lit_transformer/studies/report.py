@@ -152,8 +152,12 @@ class Report:
                     if each.results}  # fmt: skip
         for text in sorted(versions):
             lines.append("computed by: " + ", ".join(f"{k} {v}" for k, v in json.loads(text).items()))
-        allowed = {name: value for name, value in self.study["match"].items() if value is not None}
-        lines.append("matched: " + (_said({k: f"within {v:.1%}" for k, v in allowed.items()}) or "nothing"))
+        match = dict(self.study["match"])
+        apart = match.pop("apart", {})
+        allowed = {name: f"within {most:.1%}" for name, most in match.items() if most is not None}
+        for name in allowed.keys() & apart.keys():
+            allowed[name] += f" but for {', '.join(apart[name])}"
+        lines.append("matched: " + (_said(allowed) or "nothing"))
         return lines
 
     @property

@@ -122,8 +122,10 @@ class Outcome:
         return str(self.step(TRAINED).get("outcome", otherwise))
 
     def number(self, number: Number) -> float | None:
-        """One number; None where there is none, also where it is not finite."""
-        value = self.step(number.step).get("metrics", {}).get(number.metric)
+        """One number; None where there is none, where it is not finite, and where its step did not end: what was
+        logged before a divergence is not what the others have at the end."""
+        step = self.step(number.step)
+        value = step.get("metrics", {}).get(number.metric) if step.get("outcome") == "done" else None
         return float(value) if value is not None and math.isfinite(value) else None
 
     def measured(self, measure: Measure) -> float | None:
@@ -135,6 +137,13 @@ class Outcome:
         if second is None or (measure.operation == "/" and second == 0):
             return None
         return first / second if measure.operation == "/" else first - second
+
+    def lost(self, measure: Measure) -> str:
+        """Why there is no number though all was done: ``diverged`` or ``not finite``; empty where that is not so."""
+        if any(self.step(step).get("outcome") == "diverged" for step in (TRAINED, *measure.steps)):
+            return "diverged"
+        found = [(self.step(number.step).get("metrics", {}), number.metric) for number in measure.numbers]
+        return "not finite" if any(metric in metrics and metrics[metric] is None for metrics, metric in found) else ""
 
     def cost(self, name: str) -> float | None:
         """What training cost."""
@@ -163,6 +172,8 @@ class Results:
             raise UserError(f"{path}: not there; --output names the folder of a study that was begun") from error
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read: {error}") from error
+        if not isinstance(self.study, dict):
+            raise UserError(f"{path}: is no study; --output names the folder of a study that was begun")
         if missing := [key for key in KEYS if key not in self.study]:
             raise UserError(f"{path}: is no study: {', '.join(missing)} not there")
         self.outcomes = [self._outcome(cell) for cell in self.study["cells"]]
@@ -177,6 +188,8 @@ class Results:
             found = {}
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: is no results file ({error}); delete it and start the study again") from error
+        if not isinstance(found, dict) or not all(isinstance(each, dict) for each in found.get("steps", {}).values()):
+            raise UserError(f"{path}: is no results file; delete it and start the study again")
         setting = tuple((factor, level) for factor, level in cell["setting"])
         return Outcome(cell["name"], cell["arm"], setting, cell["seed"], cell["group"], found)
 
@@ -225,6 +238,13 @@ class Results:
         values = self.values(arm, setting, measure)
         return mean(list(values.values())) if values else None
 
+    def lost(self, arm: str, setting: Setting, measure: Measure) -> dict[int, str]:
+        """The seeds that diverged on the way to a measure, or whose number is not finite, and which of the two.
+
+        What is left of the others flatters the arm.
+        """
+        return {each.seed: why for each in self.of(arm, setting) if (why := each.lost(measure))}
+
     def why(self, arm: str, setting: Setting, measure: Measure) -> str:
         """Why an arm has no number: what came of its steps; empty where they were done and measured something else."""
         cells = self.of(arm, setting)
@@ -246,8 +266,12 @@ class Results:
         return wanted if wanted in there else there[0]
 
     def differences(self, setting: Setting, measure: Measure) -> dict[str, Difference]:
-        """Every other arm less the baseline, on the seeds that both have, with p-values adjusted for all of them."""
+        """Every other arm less the baseline, on the seeds that both have, with p-values adjusted for all of them.
+
+        No p where seeds of one of them diverged: those that did not were not left at random.
+        """
         base = self.values(self.baseline(setting), setting, measure)
+        base_lost = self.lost(self.baseline(setting), setting, measure)
         found: dict[str, Difference] = {}
         for arm in self.arms:
             if arm == self.baseline(setting):
@@ -255,7 +279,9 @@ class Results:
             mine = self.values(arm, setting, measure)
             seeds = [seed for seed in mine if seed in base]
             if seeds:
-                found[arm] = paired([mine[s] for s in seeds], [base[s] for s in seeds])
+                difference = paired([mine[s] for s in seeds], [base[s] for s in seeds])
+                left = base_lost or self.lost(arm, setting, measure)
+                found[arm] = Difference(difference.mean, math.nan) if left else difference
         adjusted = holm([each.p for each in found.values()])
         return {arm: Difference(d.mean, d.p, p) for (arm, d), p in zip(found.items(), adjusted, strict=True)}
 

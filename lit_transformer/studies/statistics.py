@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from lit_transformer.analysis.means import CONFIDENCE, Mean, mean
 
+ROUNDING = 1e-12
+"""What differs by less does not differ: the order of additions."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -30,6 +33,8 @@ class Difference:
 def paired(arm: Sequence[float], baseline: Sequence[float]) -> Difference:
     """Compares values of the same seeds."""
     differences = [a - b for a, b in zip(arm, baseline, strict=True)]
+    if max(map(abs, differences)) < ROUNDING:
+        differences = [0.0] * len(differences)
     found = mean(differences)
     if found.count < 2:
         return Difference(found, math.nan)

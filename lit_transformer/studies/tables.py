@@ -65,7 +65,10 @@ def overview(results: Results, setting: Setting, measures: Sequence[Measure]) ->
         row = [arm]
         for measure in measures:
             found = results.mean(arm, setting, measure)
-            row.append(results.why(arm, setting, measure) if found is None else found.rounded)
+            text = results.why(arm, setting, measure) if found is None else found.rounded
+            lost = list(results.lost(arm, setting, measure).values()) if found is not None else []
+            seeds = len(results.of(arm, setting))
+            row.append(" ".join([text, *(f"({lost.count(why)} of {seeds} {why})" for why in dict.fromkeys(lost))]))
         rows.append(row)
     kept = [0, *(i + 1 for i in range(len(measures)) if any(_is_number(row[i + 1]) for row in rows))]
     columns = ["arm", *(measure.name for measure in measures)]
@@ -92,7 +95,7 @@ def compared(results: Results, setting: Setting, measure: Measure) -> Table | No
     """
     baseline = results.baseline(setting)
     differences = results.differences(setting, measure)
-    rows, marked = [], None
+    rows, marked, partly = [], None, False
     for arm in having(results, measure):
         if not results.of(arm, setting):
             continue
@@ -105,16 +108,23 @@ def compared(results: Results, setting: Setting, measure: Measure) -> Table | No
             marked = len(rows)
         cells = _difference(differences[arm]) if arm in differences else ["", "", ""]
         spread = "" if math.isnan(found.deviation) else shown(found.deviation, 2)
-        rows.append([arm, str(found.count), str(found), spread, *cells])
-    counts = [int(row[1]) for row in rows]
-    if not any(counts):
+        lost = len(results.lost(arm, setting, measure))
+        count = f"{found.count} of {len(results.of(arm, setting))}" if lost else str(found.count)
+        partly = partly or bool(lost)
+        rows.append([arm, count, str(found), spread, *cells])
+    if all(row[1] == "0" for row in rows):
         return None
     columns = ["arm", "seeds", "mean", "sd", f"less {baseline}", "p", "p (Holm)"]
     # Of one seed there is no deviation and no test; without the baseline's number no difference.
     empty = {i for i in (3, 4, 5, 6) if not any(row[i] for row in rows)}
     kept = [i for i in range(len(columns)) if i not in empty]
     title = titled(f"{measure.name}: {measure}", setting)
-    return Table(title, [columns[i] for i in kept], [[row[i] for i in kept] for row in rows], marked)
+    note = (
+        "Where seeds diverged or are not finite, the mean is of the others and flatters the arm; no test is made of it."
+        if partly
+        else ""
+    )
+    return Table(title, [columns[i] for i in kept], [[row[i] for i in kept] for row in rows], marked, note)
 
 
 def _is_number(text: str) -> bool:
@@ -196,14 +206,20 @@ def claims(results: Results) -> Table | None:
     if not rows:
         return None
     note = (
-        f"'cannot be told': the {CONFIDENCE:.0%} interval lies on both sides of what is claimed, or there is one seed."
+        f"'cannot be told': the {CONFIDENCE:.0%} interval lies on both sides of what is claimed, there is one seed, or "
+        "some of the seeds diverged."
     )
+    if len(results.study["seeds"]) > 1:
+        note += (
+            " Each claim is judged by itself: of twenty that hold, one may by chance; the p (Holm) of the tables is "
+            "corrected for all arms."
+        )
     columns = ["claim", *(["setting"] if said else []), "found", "numbers", "source"]
     return Table("what was expected", columns, rows, None, note, classes)
 
 
 def troubles(results: Results) -> Table | None:
-    """The cells and steps that did not end as they should: missing, failed, diverged, refused."""
+    """The cells and steps that did not end as they should: missing, failed, diverged, refused, not finite."""
     rows = []
     for outcome in results.outcomes:
         if outcome.status not in ("done", "diverged") or "failure" in outcome.results:
@@ -213,6 +229,8 @@ def troubles(results: Results) -> Table | None:
             found = outcome.step(step)
             if found and found["outcome"] != "done":
                 rows.append([outcome.name, step, found["outcome"], found.get("why", "")])
+            elif infinite := [name for name, value in found.get("metrics", {}).items() if value is None]:
+                rows.append([outcome.name, step, "not finite", ", ".join(infinite)])
     classes = {i: ["text", "text", "text", "text wrap"] for i in range(len(rows))}
     return (
         Table("what did not end as the rest", ["cell", "step", "outcome", "why"], rows, None, "", classes)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from lit_transformer.analysis.axes import Axis
 from lit_transformer.analysis.chart import Chart
 from lit_transformer.analysis.seed_charts import series_chart
-from lit_transformer.studies.drawing import series_values, titled
+from lit_transformer.errors import UserError
+from lit_transformer.studies.drawing import curve_values, metric_words, series_values, titled
 from lit_transformer.studies.figures import StudyFigure
+from lit_transformer.studies.parts import TRAINED
 
 if TYPE_CHECKING:
     from lit_transformer.studies.results import Results
@@ -62,3 +64,57 @@ class Together(StudyFigure):
             upright = {} if found is None else {f"{self.crossing} at {found.value:.4g}": found.value}
             axes = Axis(self.label, log=self.log_x), Axis(self.unit, log=self.log_y)
             yield series_chart(titled(self.title or self.default_title, setting), values, *axes, upright)
+
+
+@dataclass
+class SeriesDuring(StudyFigure):
+    """A series that one arm logged during training: a line for each of its places, gradient norms by layer say.
+
+    Args:
+        title: Written above, with the arm behind it.
+        arms: The arms, a picture each.
+        name: Name of the series: its lines are the metrics ``NAME/PLACE``.
+        place: What a place is.
+        where: Factors and levels of the settings that are drawn; left out: all.
+        most: Most lines of a picture: of more places some are left out, evenly.
+        log_y: Whether the axis up goes by logarithm.
+    """
+
+    arms: list[str] = field(default_factory=list)
+    name: str = ""
+    place: str = ""
+    where: dict[str, str] = field(default_factory=dict)
+    most: int = 6
+    log_y: bool = False
+
+    @property
+    def default_title(self) -> str:  # type: ignore[override]
+        """The series."""
+        return f"{metric_words(self.name)} during training"
+
+    def check(self, arms: Sequence[str], measures: Sequence[str], steps: Sequence[str]) -> None:
+        """See the base class."""
+        self._named(self.arms, arms, "arm")
+        if not self.arms or not self.name or self.most < 2:
+            raise UserError("SeriesDuring: 'arms' and 'name' must not be empty, and 'most' at least 2")
+
+    def charts(self, results: "Results") -> Iterator[Chart]:
+        """See the base class."""
+        for setting in results.settings:
+            if any(dict(setting).get(factor) != level for factor, level in self.where.items()):
+                continue
+            for arm in self.arms:
+                places = sorted(series_values(results, arm, setting, TRAINED, self.name))
+                last = max(1, min(self.most, len(places)) - 1)
+                chosen = (
+                    dict.fromkeys(places[round(i * (len(places) - 1) / last)] for i in range(last + 1))
+                    if places
+                    else {}
+                )
+                values = {
+                    f"{self.place} {place:g}": curve_values(results, arm, setting, TRAINED, f"{self.name}/{place:g}")
+                    for place in chosen
+                }
+                if any(values.values()):
+                    axes = Axis("optimizer step"), Axis(metric_words(self.name), log=self.log_y)
+                    yield series_chart(titled(f"{self.title or self.default_title}: {arm}", setting), values, *axes)

@@ -8,18 +8,16 @@ import signal
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lit_transformer.errors import Preempted, UserError
 from lit_transformer.studies.cells import Plan
-from lit_transformer.studies.claims import UNKNOWN, Below
+from lit_transformer.studies.claims import FAILS, Below
 from lit_transformer.studies.engine import Engine
 from lit_transformer.studies.reading import read_study
 from lit_transformer.studies.report import write_report
 from lit_transformer.studies.results import COSTS, Results
-from lit_transformer.studies.search import run_search
 from lit_transformer.studies.tables import claims, split_measures, troubles
 from lit_transformer.studies.worker import Folder, check_same
 from tests.studies.fake import BASE, STUDY, Fake, without_costs
@@ -63,7 +61,7 @@ def test_the_answer_that_is_known(here: Path) -> None:
     assert [row[2] for row in table.rows[::2]] == ["holds", "does not hold", "holds", "does not hold", "holds"]
     wild = Below("x", arm="low", than=["wild"], measure="loss").verdict(results, (("max_steps", "2"),))
     assert wild.outcome == "holds" and wild.numbers == "wild diverged with 3 of 3 seeds"
-    assert Below("x", arm="wild", than=["low"], measure="loss").verdict(results, results.settings[0]).outcome == UNKNOWN
+    assert Below("x", arm="wild", than=["low"], measure="loss").verdict(results, results.settings[0]).outcome == FAILS
     problems = troubles(results)
     assert problems is not None
     assert {(row[0].split(",")[0], row[1], row[2]) for row in problems.rows} == {
@@ -287,30 +285,3 @@ def test_unequal_tokens_are_refused(here: Path) -> None:
     with pytest.raises(UserError, match=r"same has 30 tokens, low 20: \+50.0%, and study.match.tokens allows 0.0%"):
         engine(study__arms__same__trainer__max_steps="3").run()
     assert engine(study__arms__same__trainer__max_steps="3", study__match__tokens="null").run() == []
-
-
-def search(kind: str, out: str = "out", stop: int | None = None) -> Any:
-    ranges = "{model.lr: {class_path: Between, low: 0.01, high: 9.0, log: true}, model.parts: {class_path: OneOf, values: [a, b]}}"
-    said = f"{{class_path: {kind}, trials: 24, parallel: 3, ranges: {ranges}}}"
-    overrides = [("study.search", said), ("study.seeds", "[1]")]
-    study = read_study(["search.yaml"], overrides)
-    if stop is not None and study.search is not None:
-        study.search.trials = stop
-    run_search(study, lambda plan: Engine(plan, Folder(out), Fake(), 4, say=lambda line: None))
-    return study
-
-
-def test_a_search_finds_the_best_and_goes_on_where_it_was(here: Path) -> None:
-    pytest.importorskip("optuna")
-    (here / "search.yaml").write_text("study: {question: Which?, recipe: base.yaml, figures: [Intervals]}\n")
-    search("BayesianSearch", "broken", stop=9)
-    first = {path.name: path.read_text() for path in Path("broken/results").iterdir()}
-    for out in ("broken", "whole"):
-        search("BayesianSearch", out)
-    assert {path.name: path.read_text() for path in Path("broken/results").iterdir() if path.name in first} == first
-    assert report("broken") == report("whole")
-    results = Results("whole")
-    losses = [outcome.number(results.measure("loss").first) or 9 for outcome in results.outcomes]
-    assert len(losses) == 24 and sum(losses[12:]) < sum(losses[:12])  # it learns
-    search("RandomSearch", "random", stop=3)
-    assert len(Results("random").outcomes) == 3

@@ -15,7 +15,15 @@ from lit_transformer.data.tokenizers import Bytes
 from lit_transformer.dims import Dims
 from lit_transformer.networks import DecoderOnly
 from lit_transformer.tasks import LanguageModeling
-from lit_transformer.training.callbacks import GradientNorm, Histograms, Progress, Samples, Throughput, throughput
+from lit_transformer.training.callbacks import (
+    GradientNorm,
+    Histograms,
+    LayerGradientNorms,
+    Progress,
+    Samples,
+    Throughput,
+    throughput,
+)
 from lit_transformer.training.callbacks.throughput import peak_flops
 from lit_transformer.training.trainer import Trainer
 
@@ -35,7 +43,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         validate_every=3,
         accumulate_grad_batches=2,
         log_every_n_steps=2,
-        callbacks=[GradientNorm(), Throughput(), Histograms(3), samples, Progress()],
+        callbacks=[GradientNorm(), LayerGradientNorms(), Throughput(), Histograms(3), samples, Progress()],
         logger=TensorBoardLogger(str(tmp_path), name="", version="", default_hp_metric=False),
         accelerator="cpu",
         enable_checkpointing=False,
@@ -53,6 +61,15 @@ def test_scalars(run: Any) -> None:
     assert wanted | {"val/loss", "val/perplexity", "val/bits_per_byte"} <= tags
     assert [event.step for event in events.Scalars("val/loss")] == [2, 5]  # Lightning counts steps from 0
     assert all(event.value > 0 for tag in wanted for event in events.Scalars(tag))
+
+
+def test_layers_are_parts_of_the_whole_gradient(run: Any) -> None:
+    events, _, trainer = run
+    whole = [event.value for event in events.Scalars("train/gradient_norm")]
+    [layers] = [[[event.value for event in events.Scalars(f"train/gradient_norm_by_layer/{i}")] for i in range(1)]]
+    assert trainer.lightning_module.network.dims.n_layers == len(layers)
+    assert all(0 < sum(norms) < total for total, *norms in zip(whole, *layers, strict=True))
+    assert [event.value for event in events.Scalars("train/gradient_spread")] == [1.0] * len(whole)
 
 
 def test_mfu_is_the_needed_flops_over_the_peak(run: Any) -> None:

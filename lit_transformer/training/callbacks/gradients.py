@@ -1,4 +1,6 @@
-"""Gradient norm at every logged step; histograms on demand."""
+"""Gradient norm at every logged step; by layer, and histograms, on demand."""
+
+import math
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -7,6 +9,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+from lit_transformer.analysis.probing import names_by_layer, parameters_by_layer
 from lit_transformer.training.gathering import whole_gradient, whole_weight
 from lit_transformer.training.strategy import gradient_norm
 
@@ -32,6 +35,26 @@ class GradientNorm(Callback):
         else:  # DeepSpeed's ZeRO: every rank has a part
             norm = trainer.strategy.reduce(get_total_norm(partitions.gradients()) ** 2, reduce_op="sum").sqrt()
         pl_module.log("train/gradient_norm", norm)
+
+
+class LayerGradientNorms(Callback):
+    """Logs ``train/gradient_norm_by_layer/N``, the length of each layer's gradient, and ``train/gradient_spread``.
+
+    The spread is the largest over the smallest: where it is far from 1, some layers learn much faster than others.
+    An encoder-decoder's stacks are told apart: ``train/gradient_norm_by_layer_encoder/N``.
+    """
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Measures where the step is logged, and only there; all ranks take part."""
+        if not due(trainer):
+            return
+        norms: dict[str, dict[int, float]] = {}
+        for (stack, number), parameters in parameters_by_layer(pl_module.network):  # type: ignore[arg-type]
+            gradients = [g for p in parameters if (g := whole_gradient(p, trainer)) is not None]
+            norms.setdefault(stack, {})[number] = float(get_total_norm(gradients))
+        found = names_by_layer(norms, "train/gradient_norm_by_layer")
+        smallest = min(found.values(), default=0.0)
+        pl_module.log_dict({**found, "train/gradient_spread": max(found.values()) / smallest if smallest else math.inf})
 
 
 class Histograms(Callback):
