@@ -8,7 +8,6 @@ import pytest
 
 from lit_transformer.analysis.chart import COLOURS, CUT, Axis, Chart, Point, heat_chart, interval_chart, line_chart
 from lit_transformer.analysis.means import shown
-from lit_transformer.analysis.power_law import PowerLawFit, fit_power_law, power_law_charts, resampled_fits
 from lit_transformer.analysis.seed_charts import steps_chart
 
 EVIL = '<script>alert("1")</script> & ]]>'
@@ -72,32 +71,7 @@ def test_an_arm_without_later_steps_is_not_a_dot_at_one() -> None:
     assert len(circles(steps_chart("t", values))) == 3
 
 
-def test_of_one_seed_a_power_law_has_no_intervals() -> None:
-    law = PowerLawFit(1.5, 30.0, 0.4, 200.0, 0.35)
-    draw = random.Random(0)
-    sizes = {f"d{n:g}": [[(n, d, law(n, d) + draw.gauss(0, 0.02)) for _ in range(3)] for d in (1e5, 1e6, 1e7)]
-             for n in (1e4, 1e5, 1e6)}  # fmt: skip
-    assert resampled_fits([group[:1] for each in sizes.values() for group in each]) == []
-    for chart in power_law_charts("t", {name: [group[:1] for group in each] for name, each in sizes.items()}):
-        assert " [" not in chart.title
-        circles(chart)
-    first, second = power_law_charts("t", sizes)
-    assert first.title.count(" [") == 3 and second.title.count(" [") == 2
-    with pytest.raises(ValueError, match="at least 5 runs"):
-        power_law_charts("t", {"d1e4": sizes["d10000"]})
-
-
 def test_a_line_without_points_keeps_its_colour_free() -> None:
     second = line_chart("t", {"a": [], "b": [Point(1, 1)]}).svg
     assert COLOURS[1] in second and COLOURS[0] not in second and ">a<" not in second
     assert COLOURS[0] not in interval_chart("t", {"a": [], "b": [Point(1, 1)]}).svg
-
-
-def test_a_power_law_is_found_again() -> None:
-    law = PowerLawFit(1.5, 30.0, 0.4, 200.0, 0.35)
-    runs = [(n, d, law(n, d)) for n in (1e4, 3e4, 1e5, 3e5) for d in (1e5, 1e6, 1e7)]
-    found = fit_power_law(runs)
-    assert abs(found.alpha - 0.4) < 0.02 and abs(found.beta - 0.35) < 0.02 and abs(found.floor - 1.5) < 0.05
-    size, tokens = found.best(6 * 1e6 * 1e8)
-    assert abs(size * tokens / 1e14 - 1) < 1e-6
-    assert law(size, tokens) <= min(law(size * 1.3, tokens / 1.3), law(size / 1.3, tokens * 1.3)) + 1e-6
