@@ -122,7 +122,7 @@ def search(study: "Study", options: argparse.Namespace) -> int:
     from lit_transformer.studies.worker import Folder
 
     folder = Folder(options.output or Path("runs") / "studies" / study.name)
-    failed = run_search(study, lambda plan: engine_of(plan, folder, options))
+    failed = run_search(study, folder, lambda plan: engine_of(plan, folder, options))
     return finished(folder, failed, options.allow)
 
 

@@ -1,7 +1,9 @@
 """Searching over keys of a recipe: arms are proposed one by one, by Optuna, from what the earlier ones gave."""
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lit_transformer.errors import Preempted, UserError
@@ -12,7 +14,9 @@ from lit_transformer.studies.parts import Part
 if TYPE_CHECKING:
     from lit_transformer.studies.cells import Cell, Plan
     from lit_transformer.studies.engine import Engine
+    from lit_transformer.studies.results import Results
     from lit_transformer.studies.study import Study
+    from lit_transformer.studies.worker import Folder
 
 
 class Range(Part):
@@ -84,8 +88,8 @@ class OneOf(Range):
 
 @dataclass
 class Search(Part):
-    """Base of the searches. Proposals depend on the seed and on what was found, so a search that was killed proposes
-    the same again.
+    """Base of the searches. What was proposed, and what was told of it, is kept in ``search.json`` of the study's
+    folder: a search that was killed goes on with it, and a trial that failed and later succeeds changes no proposal.
 
     Args:
         ranges: What each key of the recipe is chosen from.
@@ -109,70 +113,179 @@ class Search(Part):
         if self.trials < 1 or self.parallel < 1:
             raise UserError("study.search: trials and parallel must be at least 1")
 
-    def sampler(self) -> Any:
-        """Optuna's."""
+    def sampler(self, seed: int) -> Any:
+        """Optuna's.
+
+        Args:
+            seed: Of the next proposals; it differs with how many there were.
+        """
         raise NotImplementedError
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What proposals and what is told of them depend on."""
+        ranges = {key: [type(each).__name__, vars(each)] for key, each in self.ranges.items()}
+        said = {"class": type(self).__name__, "measure": self.measure, "mode": self.mode, "seed": self.seed}
+        result: dict[str, Any] = json.loads(json.dumps({**said, "ranges": ranges}))  # as a file gives it back
+        return result
 
 
 @dataclass
 class RandomSearch(Search):
     """Draws evenly (Bergstra and Bengio, 2012); see ``Search``."""
 
-    def sampler(self) -> Any:
+    def sampler(self, seed: int) -> Any:
         """See the base class."""
         from optuna.samplers import RandomSampler
 
-        return RandomSampler(seed=self.seed)
+        return RandomSampler(seed=seed)
 
 
 @dataclass
 class BayesianSearch(Search):
     """Tree-structured Parzen estimators (Bergstra et al., 2011), after ten random arms; see ``Search``."""
 
-    def sampler(self) -> Any:
+    def sampler(self, seed: int) -> Any:
         """See the base class."""
         from optuna.samplers import TPESampler
 
-        return TPESampler(seed=self.seed)
+        return TPESampler(seed=seed)
 
 
-def run_search(study: "Study", engine: "Callable[[Plan], Engine]") -> "list[Cell]":
+VALUE, PRUNED, FAILED = "value", "pruned", "failed"
+"""What is told of a trial: its mean; that it diverged, which is worse than all values; that there is no number."""
+
+
+@dataclass
+class Told:
+    """A trial of a search.
+
+    Args:
+        chosen: The value of each key.
+        state: What was told of it; empty: nothing yet.
+        value: The number that was told.
+    """
+
+    chosen: dict[str, Any]
+    state: str = ""
+    value: float | None = None
+
+    def fits(self, search: Search) -> bool:
+        """Whether it may be one of a search's."""
+        number = isinstance(self.value, int | float) and not isinstance(self.value, bool)
+        return set(self.chosen) == set(search.ranges) and (
+            number if self.state == VALUE else self.state in ("", PRUNED, FAILED)
+        )
+
+
+class Trials:
+    """What a search has proposed and what was told of it: ``search.json`` of the study's folder.
+
+    Args:
+        search: The search.
+        folder: The study's folder.
+
+    Raises:
+        UserError: What is there is of another search, or cannot be read.
+    """
+
+    def __init__(self, search: Search, folder: Path) -> None:
+        self.search = search
+        self.path = folder / "search.json"
+        self.trials: list[Told] = []
+        try:
+            said = json.loads(self.path.read_text(encoding="utf-8"))
+            known, self.trials = said["search"], [Told(**each) for each in said["trials"]]
+            differ = sorted(key for key, value in search.asked.items() if known.get(key) != value)
+            if not differ and not all(each.fits(search) for each in self.trials):
+                raise ValueError("it holds a trial that this search cannot have proposed")
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{self.path}: cannot be read ({error}); name another --output") from error
+        if differ:
+            raise UserError(
+                f"{self.path}: its trials were proposed with another study.search ({', '.join(differ)}) than the "
+                "study's now; name another --output, or put it back"
+            )
+
+    @property
+    def waiting(self) -> list[tuple[int, Told]]:
+        """Numbers and trials of which nothing was told yet."""
+        return [(n, each) for n, each in enumerate(self.trials[: self.search.trials]) if not each.state]
+
+    def propose(self, count: int) -> None:
+        """Adds proposals, from what was told of those before."""
+        import numpy as np
+        import optuna
+        from optuna.trial import TrialState, create_trial
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        direction: Literal["minimize", "maximize"] = "minimize" if self.search.mode == "min" else "maximize"
+        # Drawn anew for each batch: what is proposed next does not depend on how often the search was started.
+        seed = int(np.random.SeedSequence([self.search.seed, len(self.trials)]).generate_state(1)[0])
+        study = optuna.create_study(direction=direction, sampler=self.search.sampler(seed))
+        distributions = {key: each.distribution() for key, each in self.search.ranges.items()}
+        states = {VALUE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAILED: TrialState.FAIL}
+        for told in self.trials:
+            study.add_trial(create_trial(
+                state=states[told.state], value=told.value, params=told.chosen, distributions=distributions
+            ))  # fmt: skip
+        self.trials += [Told(study.ask(distributions).params) for _ in range(count)]
+
+    def write(self) -> None:
+        """Writes the file."""
+        from lit_transformer.studies.worker import write_whole
+
+        said = {"search": self.search.asked, "trials": [asdict(each) for each in self.trials]}
+        write_whole(self.path, json.dumps(said, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def run_search(study: "Study", folder: "Folder", engine: "Callable[[Plan], Engine]") -> "list[Cell]":
     """Proposes and trains all arms of a search; gives the cells that failed.
 
     Args:
         study: A study with a search; it is given its arms.
+        folder: Where everything goes.
         engine: Makes what trains the cells so far.
-    """
-    import optuna
 
+    Raises:
+        UserError: The folder holds the trials of another search.
+        Preempted: A signal stopped it, or cells are in work elsewhere; started again, it goes on.
+    """
     from lit_transformer.studies.cells import Plan
     from lit_transformer.studies.results import Results
 
     search = study.search
     assert search is not None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    direction: Literal["minimize", "maximize"] = "minimize" if search.mode == "min" else "maximize"
-    trials = optuna.create_study(direction=direction, sampler=search.sampler())
-    distributions = {key: each.distribution() for key, each in search.ranges.items()}
-    failed: list[Cell] = []
-    for first in range(0, search.trials, search.parallel):
-        asked = [trials.ask(distributions) for _ in range(min(search.parallel, search.trials - first))]
-        for trial in asked:
-            study.arms[_name(trial.number)] = _level(trial.params)
+    trials = Trials(search, folder.path)
+    while True:
+        known = len(trials.trials)
+        if not trials.waiting and known < search.trials:
+            trials.propose(min(search.parallel, search.trials - known))
+        study.arms = {_name(n): _level(each.chosen) for n, each in enumerate(trials.trials[: search.trials])}
         current = engine(Plan(study))
+        current.inspect()  # refuses what cannot be trained, and the folder of another study, before anything is kept
+        trials.write()
         failed = current.run()
         if current.elsewhere:
             raise Preempted("cells of this search are in work elsewhere; start it again once they are done")
-        results = Results(current.folder.path)
-        for trial in asked:
-            values = [results.mean(_name(trial.number), setting, results.measure(search.measure))
-                      for setting in results.settings]  # fmt: skip
-            known = [value.value for value in values if value is not None]
-            if known:
-                trials.tell(trial, sum(known) / len(known))
-            else:  # diverged: no number, and no reason to try anything like it
-                trials.tell(trial, state=optuna.trial.TrialState.FAIL)
-    return failed
+        results = Results(folder.path)
+        for number, trial in trials.waiting:
+            trial.state, trial.value = _found(results, _name(number), search.measure)
+        trials.write()
+        if len(trials.trials) >= search.trials:
+            return failed
+
+
+def _found(results: "Results", arm: str, name: str) -> tuple[str, float | None]:
+    """What is told of an arm: its mean, that it diverged, or that there is no number."""
+    measure = results.measure(name)
+    if any(results.lost(arm, setting, measure) for setting in results.settings):
+        return PRUNED, None
+    means = [results.mean(arm, setting, measure) for setting in results.settings]
+    known = [each.value for each in means if each is not None]
+    return (VALUE, sum(known) / len(known)) if known else (FAILED, None)
 
 
 def _name(number: int) -> str:
