@@ -1,10 +1,7 @@
 """Charts: well-formed, the same for the same numbers, and safe with any name."""
 
 import math
-import random
 import xml.etree.ElementTree as ElementTree
-
-import pytest
 
 from lit_transformer.analysis.chart import COLOURS, CUT, Axis, Chart, Point, heat_chart, interval_chart, line_chart
 from lit_transformer.analysis.means import shown
