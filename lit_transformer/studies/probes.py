@@ -125,21 +125,23 @@ class StartGradientProbe(GradientProbe):
 
 @dataclass
 class DecodingProbe(Probe):
-    """Bytes of the cache and milliseconds a token while decoding: ``cache_bytes``, ``milliseconds_per_token``.
+    """Bytes of a row's cache and milliseconds of a step of decoding: ``cache_bytes``, ``milliseconds_per_token``.
 
     Args:
         length: Tokens in the cache.
+        rows: Texts that are decoded at a time; a step gives each a token.
     """
 
     names: ClassVar[tuple[str, ...]] = ("cache_bytes", "milliseconds_per_token")
     length: int = 256
+    rows: int = 1
 
     def __call__(self, task: Any, data: Any) -> dict[str, float]:
         """See the base class."""
         from lit_transformer.analysis.probing import decoding_cost
 
         task.eval()
-        return decoding_cost(task.network, self.length)
+        return decoding_cost(task.network, self.length, self.rows)
 
 
 @dataclass

@@ -20,14 +20,22 @@ TOKENS = torch.randint(0, 11, (2, 16), generator=torch.Generator().manual_seed(0
 def network(position: type, **sizes: int) -> DecoderOnly:
     dims = Dims(d_model=16, n_layers=3, n_heads=4, max_len=64, **sizes)
     built = DecoderOnly(Vocabulary(11), dims, position=position).eval().double()
+    generator = torch.Generator().manual_seed(0)
     for parameter in built.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+        torch.nn.init.normal_(parameter, std=0.3, generator=generator)
     return built
 
 
-@pytest.mark.parametrize("position", [RoPE, ALiBi, CausalRelativeBias, NoPosition, XPos, FIRE])
+@pytest.mark.parametrize("position", [RoPE, ALiBi, CausalRelativeBias, NoPosition, XPos])
 def test_relative_positions_do_not_see_a_shift(position: type) -> None:
     assert shift_difference(network(position), TOKENS, 40) < 1e-10
+
+
+def test_fire_does_beyond_its_threshold_where_distances_are_divided_by_the_place() -> None:
+    model = network(FIRE)
+    factor = model.stack.position.threshold_factor
+    found = [shift_difference(model, TOKENS, 40) for value in (1.0, 0.01) if factor.data.fill_(value) is not None]
+    assert found[0] < 1e-10 and found[1] > 1e-6
 
 
 def test_absolute_positions_do() -> None:
@@ -60,7 +68,7 @@ def test_gradient_norms_by_layer_add_up() -> None:
 
 
 def test_a_cache_with_a_quarter_of_the_heads_takes_a_quarter() -> None:
-    whole, quarter = (decoding_cost(network(RoPE, n_kv_heads=heads), 32, 3) for heads in (4, 1))
+    whole, quarter = (decoding_cost(network(RoPE, n_kv_heads=heads), 32, rows=2, new_tokens=3) for heads in (4, 1))
     assert quarter["cache_bytes"] == whole["cache_bytes"] / 4 and whole["milliseconds_per_token"] > 0
 
 
