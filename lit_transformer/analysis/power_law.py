@@ -26,6 +26,9 @@ SEARCHED = {
 }
 """Where each is searched, and how near an end it counts as there; E, A and B by their logarithms."""
 
+DESIGN = {"size": "sizes", "number of tokens": "numbers of tokens"}
+"""What can be left out, one and many."""
+
 EDGE = "at the edge of what was searched"
 
 
@@ -65,7 +68,7 @@ def fit_power_law(runs: Sequence[Run], near: PowerLawFit | None = None) -> Power
     """Least squares of the logarithms of losses, robust (Huber), from several starts.
 
     Args:
-        runs: At least five, of at least two sizes and two numbers of tokens.
+        runs: Of at least three sizes and three numbers of tokens: two can be had with any exponent, given the floor.
         near: A fit of nearly the same runs, to start from alone.
 
     Raises:
@@ -74,7 +77,7 @@ def fit_power_law(runs: Sequence[Run], near: PowerLawFit | None = None) -> Power
     from scipy.optimize import least_squares
 
     if not _enough(runs):
-        raise ValueError("a power law in two variables wants at least 5 runs, 2 sizes and 2 numbers of tokens")
+        raise ValueError("a power law in two variables wants at least 3 sizes and 3 numbers of tokens")
     parameters, tokens, losses = (np.array(values, dtype=float) for values in zip(*runs, strict=True))
     log_n, log_d, log_l = np.log(parameters), np.log(tokens), np.log(losses)
 
@@ -154,6 +157,7 @@ class PowerLawFits:
         left_out: Without one size or one number of tokens, by which.
         alone: Of how many groups one seed is known, so that it was not drawn again.
         groups: Number of groups.
+        fixed: Of what, sizes or numbers of tokens, there are too few to leave one out.
     """
 
     whole: PowerLawFit
@@ -161,6 +165,7 @@ class PowerLawFits:
     left_out: Mapping[str, PowerLawFit]
     alone: int
     groups: int
+    fixed: Sequence[str]
 
     @classmethod
     def of(cls, sizes: Sizes) -> "PowerLawFits":
@@ -172,7 +177,8 @@ class PowerLawFits:
         groups = [group for each in sizes.values() for group in each if group]
         whole = fit_power_law([run for group in groups for run in group])
         alone = sum(len(group) == 1 for group in groups)
-        return cls(whole, resampled_fits(groups), left_out_fits(sizes), alone, len(groups))
+        fixed = [name for i, name in enumerate(DESIGN.values()) if len({group[0][i] for group in groups}) < 4]
+        return cls(whole, resampled_fits(groups), left_out_fits(sizes), alone, len(groups), fixed)
 
     def over_seeds(self, of: Callable[[PowerLawFit], float]) -> tuple[float, float] | None:
         """The middle 95 % of a number over seeds drawn again; None where there are none."""
@@ -203,8 +209,8 @@ class PowerLawFits:
             said.append("one seed: nothing is known over seeds")
         elif self.alone:
             said.append(f"{self.alone} of {self.groups} points with one seed, not drawn again")
-        if not self.left_out:
-            said.append("too few sizes to leave one out: what the fit rests on is not known")
+        if self.fixed:
+            said.append(f"too few {' and '.join(self.fixed)} to leave one out")
         return said
 
 
@@ -247,7 +253,8 @@ def power_law_charts(title: str, sizes: Sizes, measure: str = "loss", beyond: fl
     )
     rows = dict([*_rows("alpha", fits, lambda each: each.alpha), *_rows("beta", fits, lambda each: each.beta)])
     words = [f"{OVER_SEEDS} (middle 95 % of {len(fits.redrawn)} fits)"] if fits.redrawn else []
-    words += [f"without a size or a number of tokens ({len(fits.left_out)} fits)"] if fits.left_out else []
+    left = [one for one, many in DESIGN.items() if many not in fits.fixed]
+    words += [f"without a {' or a '.join(left)} ({len(fits.left_out)} fits)"] if left else []
     second = interval_chart(
         f"exponents {' and '.join(words) or 'of one fit'}", rows, "; ".join(fits.warnings) or "exponent", width=900
     )
@@ -279,4 +286,4 @@ def _rows(
 
 
 def _enough(runs: Sequence[Run]) -> bool:
-    return len(runs) >= 5 and len({n for n, _, _ in runs}) >= 2 and len({d for _, d, _ in runs}) >= 2
+    return len({n for n, _, _ in runs}) >= 3 and len({d for _, d, _ in runs}) >= 3
