@@ -240,3 +240,17 @@ def test_refusals() -> None:
         generate(EncoderDecoder(Vocabulary(9, max_len=8), SMALL), [[3, 4]])
     with pytest.raises(SizeError, match=r"layer\.cross_attention"):
         DecoderOnly(WORDS, SMALL, partial(Layer, attention=CrossAttention))
+
+
+def test_flops_of_source_and_target_are_what_each_goes_through() -> None:
+    network = EncoderDecoder(Vocabulary(50, max_len=8), Dims(16, 2, 2, d_ff=32), encoder=EncoderParts(n_layers=3))
+    layer, scores = 4 * 16 * 16 + 3 * 16 * 32, 12 * 16 * 8
+    cross = (
+        2 * 16 * 16
+    )  # keys and values of a decoder layer are made of the source, its queries and output of the target
+    source = 6 * (3 * layer + 2 * cross) + 3 * scores
+    target = 6 * (2 * layer + 2 * cross + 50 * 16) + 2 * 2 * scores
+    assert network.flops_by_sequence(8) == (source, target)
+    assert network.flops_per_token(8) == source + target
+    alone = DecoderOnly(Vocabulary(50, max_len=8), Dims(16, 2, 2, d_ff=32))
+    assert alone.flops_by_sequence(8) == (alone.flops_per_token(8),)

@@ -100,6 +100,10 @@ def test_finished_cells_are_skipped_and_a_new_evaluation_trains_nothing(
     (["--study.arms.one.model.network.dimz", "{d_model: 3}"], "model.network.dimz: unknown key; did you mean dims?"),
     (["--study.arms.one.model.optimizer.lr", "fast"], "model.optimizer.lr: expected"),
     (["--study.arms.same.model.network.dims.d_model", "32"], "study.match.parameters"),
+    (["--model.schedule.warmup", "40"], "schedule.warmup: is 40, must be between 0 and trainer.max_steps 12"),
+    (["--study.match.apart", "{flops: [nobody]}"], "there is no arm 'nobody'"),
+    (["--study.match.apart", "{weight: [one]}"], "apart: there is no 'weight'"),
+    (["--study.grids", "{}"], "unknown key; did you mean grid?"),
     (["--cell", "9"], "the cells 0 to 8"),
     (["--foo", "1"], "unknown option '--foo'"),
 ])  # fmt: skip
