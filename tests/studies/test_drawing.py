@@ -46,7 +46,7 @@ def test_a_notebook_draws_what_the_report_shows(folder: Path) -> None:
                                                     or "whole training" in chart.title]  # fmt: skip
     both = Together(arm="low", step="seen", series={"at": "seen"}, crossing="crossing").draw(folder)
     assert "crossing at 2.1" in both[0].svg
-    with pytest.raises(NothingToDraw, match="at least 5 runs, 2 sizes"):
+    with pytest.raises(NothingToDraw, match="at least 3 sizes"):
         PowerLaw().draw(folder)
     page = (folder / "report" / "report.html").read_text()
     assert "nothing is drawn for the figure PowerLaw (law): a power law in two variables wants" in page
