@@ -13,8 +13,7 @@
 # %% [markdown]
 # # Positional encoding
 #
-# The original: waves of many lengths added to the embeddings. Two positions' waves have a product that depends on their
-# distance alone, and falls with it.
+# The original: waves of many lengths added to the embeddings.
 
 # %%
 import torch
@@ -24,12 +23,20 @@ from lit_transformer.blocks import Learned, Sinusoidal
 from lit_transformer.dims import Dims, SizeError
 
 dims = Dims(d_model=64, n_heads=4, max_len=128)
-waves = Sinusoidal(dims).prepare(torch.arange(128).unsqueeze(0))[0]  # (T, D)
-assert waves.shape == (128, 64)
+encoding = Sinusoidal(dims)
+waves = encoding.prepare(torch.arange(128).unsqueeze(0))[0]  # (T, D)
+x = torch.randn(2, 128, 64)
+assert torch.allclose(encoding.embed(x, waves.unsqueeze(0)), x + waves)
+line_chart(
+    "four of the waves",
+    {f"dimension {d}": [Point(t, float(waves[t, d])) for t in range(128)] for d in (0, 4, 8, 16)},
+    Axis("position"),
+    marks=False,
+)
 
-# %%
-line_chart("four of the waves", {f"dimension {d}": [Point(t, float(waves[t, d])) for t in range(128)] for d in (0, 4, 8, 16)},
-           Axis("position"), marks=False)
+# %% [markdown]
+# Two positions' waves have a product that depends on their distance alone. It is largest at distance 0 and falls from
+# there, not evenly but in ripples: on average, what is far has less in common.
 
 # %%
 products = waves @ waves.T
@@ -37,8 +44,16 @@ for shift in (1, 10, 50):
     values = products.diagonal(shift)
     print(f"distance {shift:2}: {values.mean():.2f}, the same everywhere to {values.std():.0e}")
     assert float(values.std()) < 1e-3
-line_chart("product of waves by distance", {"product": [Point(s, float(products.diagonal(s).mean())) for s in range(100)]},
-           Axis("distance"), marks=False)
+by_distance = torch.stack([products.diagonal(shift).mean() for shift in range(96)])
+octaves = [float(by_distance[low : 2 * low].mean()) for low in (1, 2, 4, 8, 16, 32)]
+assert by_distance.argmax() == 0 and octaves == sorted(octaves, reverse=True)
+assert by_distance.diff().max() > 0  # a ripple
+line_chart(
+    "product of waves by distance",
+    {"product": [Point(s, float(each)) for s, each in enumerate(by_distance)]},
+    Axis("distance"),
+    marks=False,
+)
 
 # %% [markdown]
 # A learned table knows nothing beyond its end, and says so.

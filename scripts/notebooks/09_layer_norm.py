@@ -14,14 +14,15 @@
 # # LayerNorm and RMSNorm
 #
 # A norm sets the size of every token's vector: LayerNorm takes off the mean and divides by the deviation, RMSNorm only
-# divides by the root mean square.
+# divides by the root mean square. The size of what comes in does not matter any more.
 
 # %%
 import torch
 
 from lit_transformer.analysis.chart import Axis, Point, line_chart
-from lit_transformer.blocks import Layer, LayerNorm, NoNorm, RMSNorm, Stack
+from lit_transformer.blocks import MLP, Layer, LayerNorm, NoNorm, RMSNorm, Stack
 from lit_transformer.dims import Dims
+from lit_transformer.networks.initialisation import Normal, initialise
 
 torch.manual_seed(0)
 dims = Dims(d_model=64, n_layers=12, n_heads=4, max_len=32)
@@ -32,28 +33,38 @@ by_hand = (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=Tr
 assert torch.allclose(LayerNorm(dims)(x), by_hand, atol=1e-3)
 root = x.pow(2).mean(-1, keepdim=True).sqrt()
 assert torch.allclose(RMSNorm(dims)(x), x / root, atol=1e-3)
-print("scaled inputs, same output:", torch.allclose(RMSNorm(dims)(100 * x), RMSNorm(dims)(x), atol=1e-3))
+for norm in (LayerNorm(dims), RMSNorm(dims)):
+    assert torch.allclose(norm(100 * x), norm(x), atol=1e-3)
+shifted = {type(norm).__name__: float((norm(x + 3) - norm(x)).abs().max()) for norm in (LayerNorm(dims), RMSNorm(dims))}
+print("all numbers of a token plus 3 change the output by", shifted)
+assert shifted["LayerNorm"] < 1e-3 < 0.1 < shifted["RMSNorm"]
 
 
 # %% [markdown]
-# Without norms, the stream grows or fades from layer to layer; with them each layer starts from the same size.
+# Without norms, the stream grows from layer to layer; with them each layer reads the same size. Weights are as large as
+# 1 / sqrt(D) here, so that it shows within twelve layers.
+
 
 # %%
 def sizes(norm: type) -> list[float]:
-    torch.manual_seed(0)
-    stack = Stack(dims, layer=lambda d: Layer(d, norm=norm)).eval()
-    for parameter in stack.parameters():  # larger than networks start, so that it shows
-        if parameter.ndim == 2:
-            torch.nn.init.normal_(parameter, std=0.25)
+    stack = Stack(dims, layer=lambda d: Layer(d, norm=norm, feed_forward=MLP)).eval()
+    initialise(stack, Normal(std=64**-0.5), seed=0, n_layers=12)
     found: list[float] = []
     for layer in stack.layers:
-        layer.feed_forward.register_forward_pre_hook(lambda _, given: found.append(float(given[0].pow(2).mean().sqrt())))
+        layer.feed_forward.register_forward_pre_hook(
+            lambda _, given: found.append(float(given[0].pow(2).mean().sqrt()))
+        )
     with torch.no_grad():
-        stack(torch.randn(1, 16, 64))
+        stack(torch.randn(1, 16, 64, generator=torch.Generator().manual_seed(0)))
     return found
 
 
 lines = {norm.__name__: sizes(norm) for norm in (NoNorm, LayerNorm, RMSNorm)}
-assert max(lines["RMSNorm"]) < 2 and max(lines["NoNorm"]) > 10
-line_chart("size of what the feed-forward reads", {name: [Point(i, v) for i, v in enumerate(each)] for name, each in lines.items()},
-           Axis("layer"), Axis("root mean square", log=True))
+assert all(abs(size - 1) < 0.01 for size in lines["LayerNorm"] + lines["RMSNorm"])
+assert lines["NoNorm"] == sorted(lines["NoNorm"]) and lines["NoNorm"][-1] > 100 * lines["NoNorm"][0]
+line_chart(
+    "size of what the feed-forward reads",
+    {name: [Point(i, size) for i, size in enumerate(each)] for name, each in lines.items()},
+    Axis("layer"),
+    Axis("root mean square", log=True),
+)
