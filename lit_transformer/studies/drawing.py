@@ -78,7 +78,8 @@ def fact_of(results: "Results", arm: str, setting: "Setting", fact: str) -> floa
     if not cells:
         return None
     if fact == "seconds":
-        seconds = [cost for each in cells if (cost := each.cost(results.clock)) is not None]
+        ended = [each for each in cells if each.status == "done"] or cells  # what died early cost less
+        seconds = [cost for each in ended if (cost := each.cost(results.clock)) is not None]
         return math.fsum(seconds) / len(seconds) if seconds else None
     facts = results.study["facts"].get(cells[0].group)
     if facts is None:

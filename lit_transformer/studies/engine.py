@@ -108,7 +108,11 @@ class Engine:
 
     def _check_folder(self) -> None:
         """Refuses the folder of another study."""
-        known = (_read(self.folder.path / "study.json") or {}).get("name")
+        path = self.folder.path / "study.json"
+        said = _read(path)
+        if said is not None and not (isinstance(said, dict) and "name" in said):
+            raise UserError(f"{path}: is no study; name another --output, or delete this file")
+        known = said and said["name"]
         if known not in (None, self.plan.study.name):
             raise UserError(f"{self.folder.path}: is the folder of the study {known}; name another --output")
 
@@ -121,9 +125,7 @@ class Engine:
         self._check_folder()
         file = self.folder.path / "facts.json"
         marks = {cell.group: self._mark(cell) for cell in self.plan.groups}
-        names = {field.name for field in fields(Facts)}  # a file of an earlier version may know less
-        known = {name: each for name, each in (_read(file) or {}).items()
-                 if each["mark"] == marks.get(name) and set(each["facts"]) == names}  # fmt: skip
+        known = {name: each for name, each in _facts(file).items() if each["mark"] == marks.get(name)}
         new = [cell for cell in self.plan.groups if cell.group not in known]
         if new:
             known |= {name: {"mark": marks[name], "facts": each} for name, each in self._asked(new).items()}
@@ -301,3 +303,12 @@ def _read(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """What was found out before; what an earlier version wrote, or is not as it should be, is found out again."""
+    found = _read(path)
+    names = {field.name for field in fields(Facts)}
+    whole = found.items() if isinstance(found, dict) else ()
+    return {name: each for name, each in whole
+            if isinstance(each, dict) and "mark" in each and set(each.get("facts", ())) == names}  # fmt: skip

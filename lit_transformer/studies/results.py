@@ -19,6 +19,7 @@ from lit_transformer.studies.parts import TRAINED, Measure, Number, Part
 from lit_transformer.studies.program import Facts
 from lit_transformer.studies.statistics import Difference, Mean, holm, mean, paired
 from lit_transformer.studies.study import SECTIONS
+from lit_transformer.studies.worker import read_results
 
 COSTS = {
     "seconds": "training time (s)",
@@ -181,15 +182,7 @@ class Results:
         self.measures = [Measure.parse(name, self.study["measures"][name]) for name in names]
 
     def _outcome(self, cell: dict[str, Any]) -> Outcome:
-        path = self.folder / "results" / f"{cell['name']}.json"
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            found = {}
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: is no results file ({error}); delete it and start the study again") from error
-        if not isinstance(found, dict) or not all(isinstance(each, dict) for each in found.get("steps", {}).values()):
-            raise UserError(f"{path}: is no results file; delete it and start the study again")
+        found = read_results(self.folder / "results" / f"{cell['name']}.json")
         setting = tuple((factor, level) for factor, level in cell["setting"])
         return Outcome(cell["name"], cell["arm"], setting, cell["seed"], cell["group"], found)
 

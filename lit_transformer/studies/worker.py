@@ -70,13 +70,7 @@ class Folder:
 
     def read(self, cell: Cell) -> dict[str, Any]:
         """The results of a cell so far; empty where there are none."""
-        try:
-            found: dict[str, Any] = json.loads(self.result(cell).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.result(cell)}: is no results file ({error}); delete it") from error
-        return found
+        return read_results(self.result(cell))
 
     @contextmanager
     def locked(self, cell: Cell) -> Iterator[bool]:
@@ -88,6 +82,27 @@ class Folder:
                 yield False
             else:
                 yield True
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """What a cell has written; empty where nothing.
+
+    Raises:
+        UserError: The file is another one, or damaged.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: is no results file ({error}); delete it and start the study again") from error
+    steps = found.get("steps", {}) if isinstance(found, dict) else None
+    whole = isinstance(steps, dict) and all(
+        isinstance(s, dict) and {"outcome", "of"} <= s.keys() for s in steps.values()
+    )
+    if not whole or (steps and "versions" not in found):
+        raise UserError(f"{path}: is no results file; delete it and start the study again")
+    return dict(found)
 
 
 def write_whole(path: Path, text: str) -> None:

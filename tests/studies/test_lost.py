@@ -2,11 +2,13 @@
 
 import json
 import math
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
-from lit_transformer.errors import Diverged
+from lit_transformer.errors import Diverged, UserError
 from lit_transformer.recipe import read_recipe
 from lit_transformer.recipe.tree import plain
 from lit_transformer.studies.cells import Plan
@@ -110,3 +112,19 @@ def test_the_report_says_how_many_are_left(results: Results) -> None:
         text = (results.folder / "report" / name).read_text()
         assert "(2 of 4 diverged)" in text and "(1 of 4 not finite)" in text
         assert "the mean is of the others and flatters the arm" in text
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", '{"steps": 3}', '{"steps": {"fit": {"outcome": "done"}}}', "{"])
+@pytest.mark.parametrize("name", ["study.json", "results/better,seed=1.json", "facts.json"])
+def test_a_damaged_file_is_named_or_made_again(name: str, text: str, results: Results, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(results.folder, folder)
+    (folder / name).write_text(text)
+    plan = Plan(read_study([str(results.folder.parent / "study.yaml")]))
+    engine = Engine(plan, Folder(folder), Late(), 1, say=lambda line: None)
+    if name == "facts.json":
+        assert engine.inspect() == Engine(plan, Folder(results.folder), Late(), 1, say=lambda line: None).inspect()
+        return
+    for read in (lambda: write_report(folder), *([engine.run] if name.startswith("results") else [])):
+        with pytest.raises(UserError, match=re.escape(str(folder / name))):
+            read()
