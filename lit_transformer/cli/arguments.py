@@ -1,5 +1,6 @@
 """The command line of the training verbs, taken apart before torch is imported."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,12 +82,18 @@ _VALUED = {
     "validate": ("--config", "--allow", "--checkpoint", "--ckpt_path"),
     "test": ("--config", "--allow", "--checkpoint", "--ckpt_path"),
     "predict": ("--config", "--allow", "--checkpoint", "--ckpt_path", "--output"),
+    "study": (),
 }
-_FLAGS = {"fit": ("--resume", "--print_config"), "validate": (), "test": (), "predict": ()}
+_FLAGS = {"fit": ("--resume", "--print_config"), "validate": (), "test": (), "predict": (), "study": ()}
 
 
-def parse_arguments(verb: str, argv: list[str]) -> Arguments:
+def parse_arguments(verb: str, argv: list[str], taken: Sequence[str] = ()) -> Arguments:
     """Takes a command line apart; options are never abbreviated.
+
+    Args:
+        verb: The verb.
+        argv: Its words.
+        taken: Options of the verb that somebody else took out of them, to suggest.
 
     Raises:
         UserError: An unknown option, a missing value, or a word that belongs to no option.
@@ -106,7 +113,7 @@ def parse_arguments(verb: str, argv: list[str]) -> Arguments:
             _set_flag(result, name)
             continue
         if not (name in _VALUED[verb] or name == "--resume" and "--resume" in _FLAGS[verb] or _is_key(name)):
-            options = [*_VALUED[verb], *_FLAGS[verb], "--help", *(f"--{section}" for section in SECTIONS)]
+            options = [*_VALUED[verb], *_FLAGS[verb], *taken, "--help", *(f"--{section}" for section in SECTIONS)]
             raise UserError(f"{verb}: unknown option {quote(name)}{hint(name.split('.')[0], options)}")
         if not equals:
             if not rest or (rest[0].startswith("--") and len(rest[0]) > 2):

@@ -28,13 +28,17 @@ class OptionParser(argparse.ArgumentParser):
             **kwargs,  # type: ignore[arg-type]
         )
 
+    @property
+    def names(self) -> list[str]:
+        """Its options, written out."""
+        return [o for action in self._actions for o in action.option_strings if o.startswith("--")]
+
     def error(self, message: str) -> NoReturn:
         """Raises what the program prints as one line."""
         verb = self.prog.removeprefix("lit-transformer ")
         if unknown := re.match(r"unrecognized arguments: (-\S+)", message):
             name = unknown[1].partition("=")[0]
-            options = [o for action in self._actions for o in action.option_strings if o.startswith("--")]
-            raise UserError(f"{verb}: unknown option {quote(name)}{hint(name, options)}")
+            raise UserError(f"{verb}: unknown option {quote(name)}{hint(name, self.names)}")
         if choice := re.match(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message):
             names = [name.strip(" '") for name in choice[3].split(",")]
             raise UserError(f"{verb}: unknown {choice[1].lower()} {quote(choice[2])}{hint(choice[2], names)}")

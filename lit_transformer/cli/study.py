@@ -5,6 +5,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,11 @@ def run(argv: list[str]) -> int:
     if options.slurm:
         from lit_transformer.studies.slurm import write_script
 
-        print(write_script(Path(options.slurm), plan, folder, argv))
+        if options.plan or options.devices or options.cell is not None:
+            raise UserError("study: --slurm is for all cells, and SLURM gives each its accelerator; leave out --cell, "
+                            "--plan and --devices")  # fmt: skip
+        check = partial(check_elsewhere, plan, options.allow)
+        print(write_script(Path(options.slurm), plan, folder, argv, check))
         return EXIT_DONE
     if importlib.util.find_spec("scipy") is None:
         raise UserError("study: its intervals and tests need scipy; pip install 'lit-transformer[studies]'")
@@ -90,6 +95,27 @@ def print_studies() -> int:
     for name, text in found:
         print(f"{name:<{width}}  {text}")
     return EXIT_DONE
+
+
+def check_elsewhere(plan: "Plan", allow: Sequence[str]) -> None:
+    """Refuses recipes that no cell can be trained by; neither their data nor the job's devices need be here.
+
+    Whether arms match is not known without the data: each cell looks, and ``--plan`` where the data are.
+
+    Raises:
+        UserError: The first that is wrong.
+    """
+    from lit_transformer.cli.rehearsal import rehearse_elsewhere
+    from lit_transformer.cli.resolution import Resolution
+    from lit_transformer.cli.training import locating, quiet
+
+    quiet()
+    for cell in plan.groups:
+        resolution = Resolution(plan.recipe(cell), list(allow))
+        with locating(resolution):
+            rehearse_elsewhere(resolution)
+        for step in plan.steps(cell):
+            Resolution(plan.step_recipe(cell, step), list(allow))
 
 
 def engine_of(plan: "Plan", folder: "Folder", options: argparse.Namespace) -> "Engine":
@@ -146,10 +172,7 @@ def overrides(words: list[str]) -> list[tuple[str, str]]:
             rest.append(word)
             if word.startswith("--") and "=" not in word and queue:
                 rest.append(queue.pop(0))
-    arguments = parse_arguments("validate", rest)
-    if arguments.checkpoint or arguments.configs:
-        raise UserError("study: --checkpoint is no option of a study")
-    return [*found, *arguments.overrides]
+    return [*found, *parse_arguments("study", rest, parser().names).overrides]
 
 
 def processes(options: argparse.Namespace) -> int:

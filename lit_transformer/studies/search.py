@@ -153,7 +153,8 @@ class BayesianSearch(Search):
 
 
 VALUE, PRUNED, FAILED = "value", "pruned", "failed"
-"""What is told of a trial: its mean; that it diverged, which is worse than all values; that there is no number."""
+"""What is told of a trial: its mean; that it diverged or is not finite, which is worse than all values; that there is
+no number."""
 
 
 @dataclass
@@ -279,7 +280,7 @@ def run_search(study: "Study", folder: "Folder", engine: "Callable[[Plan], Engin
 
 
 def _found(results: "Results", arm: str, name: str) -> tuple[str, float | None]:
-    """What is told of an arm: its mean, that it diverged, or that there is no number."""
+    """What is told of an arm, and its number."""
     measure = results.measure(name)
     if any(results.lost(arm, setting, measure) for setting in results.settings):
         return PRUNED, None

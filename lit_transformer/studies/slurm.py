@@ -1,6 +1,7 @@
 """A study as a job array."""
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 from lit_transformer.errors import EnvironmentFault, UserError
@@ -33,11 +34,18 @@ exit "$code"
 """
 
 
-def write_script(path: Path, plan: Plan, folder: Folder, argv: list[str]) -> str:
+def write_script(path: Path, plan: Plan, folder: Folder, argv: list[str], check: Callable[[], None]) -> str:
     """Writes the script; gives its text.
 
+    Args:
+        path: The file.
+        plan: The cells.
+        folder: The study's folder.
+        argv: The command line of the verb.
+        check: Raises what speaks against the study, before anything is written.
+
     Raises:
-        UserError: The file is there and says something else.
+        UserError: The file is there and says something else, or is a folder.
     """
     words, queue = ["lit-transformer", "study"], list(argv)
     while queue:
@@ -51,8 +59,15 @@ def write_script(path: Path, plan: Plan, folder: Folder, argv: list[str]) -> str
         name=plan.study.name, last=len(plan.cells) - 1, folder=shlex.quote(str(Path.cwd())),
         command=shlex.join(words), output=shlex.quote(str(folder.path)),
     )  # fmt: skip
-    if path.exists() and path.read_text(encoding="utf-8") != text:
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name a file with --slurm")
+    try:
+        known = path.read_text(encoding="utf-8", errors="replace") if path.exists() else text
+    except OSError as error:
+        raise EnvironmentFault(f"{path}: cannot be read: {error.strerror or error}") from error
+    if known != text:
         raise UserError(f"{path}: is there already and says something else; name another file with --slurm")
+    check()
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
