@@ -132,6 +132,17 @@ class Addition(SyntheticTask):
         return f"{one}+{other}", str(int(one) + int(other)).zfill(length)
 
 
+class AdditionFromTheEnd(Addition):
+    """The same with the last digit of each number first, so that carries go the way the sum is written: "71+52" gives
+    "24" (Lee et al., 2023, arXiv:2307.03381, section 3).
+    """
+
+    def pair(self, draw: RandomState, length: int) -> tuple[str, str]:
+        """See the base class."""
+        source, target = super().pair(draw, length)
+        return "+".join(number[::-1] for number in source.split("+")), target[::-1]
+
+
 class PassKey(SyntheticTask):
     """Three digits that stand somewhere among letters: "fabk#407#sdda" gives "407" (Mohtashami and Jaggi, 2023,
     arXiv:2305.16300). The length is that of the whole source; below 5, it is 5.
