@@ -2,7 +2,7 @@
 
 import pytest
 
-from lit_transformer.data.synthetic import Addition, Copy, PassKey, Reverse, Sort, SyntheticTask
+from lit_transformer.data.synthetic import Addition, AdditionFromTheEnd, Copy, PassKey, Reverse, Sort, SyntheticTask
 from lit_transformer.errors import UserError
 
 RULES = {
@@ -10,6 +10,7 @@ RULES = {
     Reverse: lambda source: source[::-1],
     Sort: lambda source: "".join(sorted(source)),
     Addition: lambda source: str(sum(map(int, source.split("+")))).zfill(source.index("+")),
+    AdditionFromTheEnd: lambda source: RULES[Addition]("+".join(n[::-1] for n in source.split("+")))[::-1],
     PassKey: lambda source: source.split("#")[1],
 }
 
@@ -25,7 +26,7 @@ def test_every_target_follows_the_rule(task: type[SyntheticTask]) -> None:
     assert not sources["train"] & (sources["validation"] | sources["test"])
 
     def lengths(split: str) -> set[int]:
-        return {row["source"].index("+") if task is Addition else len(row["source"]) for row in rows[split]}
+        return {row["source"].index("+") if issubclass(task, Addition) else len(row["source"]) for row in rows[split]}
 
     assert lengths("train") == set(range(6, 13)) and lengths("test") == set(range(20, 25))
     assert [row.values for row in corpus.read("test")] == rows["test"]  # the same every time
