@@ -2,12 +2,13 @@
 
 import html
 import logging
+import math
 import os
 import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
 from lit_transformer import __version__
-from lit_transformer.errors import EnvironmentFault, UserError
+from lit_transformer.errors import Diverged, EnvironmentFault, UserError
 
 ROOT = "runs"
 _RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")
@@ -170,6 +171,7 @@ class RunRecord(Callback):
         self.folder = folder
         self.recipe = recipe
         self.hyperparameters = hyperparameters
+        self.metrics: dict[str, Any] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the recipe and the tokenizer."""
@@ -184,13 +186,27 @@ class RunRecord(Callback):
         for events in event_writers(trainer):
             events.add_text("recipe", text, trainer.global_step)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps what is known, for a run that diverges: ranks exchange nothing more then."""
+        if not trainer.sanity_checking:
+            self.metrics = dict(trainer.callback_metrics)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the hyperparameters; their metrics are the last values of the curves, under the curves' own names."""
+        if trainer.callback_metrics:
+            self._write_hyperparameters(trainer, trainer.callback_metrics, "done")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Writes the hyperparameters of a run that diverged, with the metrics until then that are finite."""
+        if isinstance(exception, Diverged):
+            self._write_hyperparameters(trainer, self.metrics, "diverged")
+
+    def _write_hyperparameters(self, trainer: Trainer, metrics: Mapping[str, Any], ended: str) -> None:
         if not trainer.is_global_zero:
             return
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        known = {name: number for name, value in metrics.items() if math.isfinite(number := float(value))}
         for events in event_writers(trainer):
-            for event in hparams(self.hyperparameters, metrics) if metrics else ():
+            for event in hparams({**self.hyperparameters, "ended": ended}, known):
                 events.file_writer.add_summary(event)
 
 
