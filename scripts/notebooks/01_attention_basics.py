@@ -75,7 +75,7 @@ heat_chart(
     "who looks at whom",
     names,
     names,
-    {(names[i], names[j]): float(causal[i, j]) if j <= i else None for i in range(T) for j in range(T)},
+    {(names[i], names[j]): round(float(causal[i, j]), 3) for i in range(T) for j in range(i + 1)},
 )
 
 # %% [markdown]

@@ -69,7 +69,7 @@ for layer in record.of("stack"):
 # %%
 def picture(title: str, weights: torch.Tensor) -> Chart:
     names = [str(i) for i in range(len(weights))]
-    cells = {(a, b): float(weights[int(a), int(b)]) if int(b) <= int(a) else None for a in names for b in names}
+    cells = {(a, b): round(float(weights[int(a), int(b)]), 3) for a in names for b in names if int(b) <= int(a)}
     return heat_chart(title, names, names, cells)
 
 

@@ -88,5 +88,5 @@ heat_chart(
     "gradient of each token's result (rows) by each token (columns)",
     names,
     names,
-    {(i, j): float(influence[int(i), int(j)]) if int(j) <= int(i) else None for i in names for j in names},
+    {(i, j): round(float(influence[int(i), int(j)]), 2) for i in names for j in names if int(j) <= int(i)},
 )

@@ -93,5 +93,5 @@ heat_chart(
     "distances between the heads of the first layer, in bits",
     [f"head {i}" for i in order],
     [f"head {j}" for j in order],
-    {(f"head {i}", f"head {j}"): float(distances[i, j]) for i in order for j in order},
+    {(f"head {i}", f"head {j}"): round(float(distances[i, j]), 3) for i in order for j in order},
 )

@@ -76,13 +76,13 @@ line_chart(
 
 # %% [markdown]
 # T5 learns one number for each bucket of distances, near ones exactly and far ones together; FIRE learns a function of
-# distance. Here is one head of each, as it might start.
+# distance. Here is one head of each, with random numbers in the place of learned ones.
 
 # %%
 learned = {}
 for position in (CausalRelativeBias(dims), FIRE(dims)):
     for name, parameter in position.named_parameters():
-        torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
+        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(1))
         if name in ("steepness", "threshold_factor"):
             position.initialise_parameter(name, parameter, torch.Generator())
     learned[type(position).__name__] = by_distance(position)[0]

@@ -35,7 +35,7 @@ root = x.pow(2).mean(-1, keepdim=True).sqrt()
 assert torch.allclose(RMSNorm(dims)(x), x / root, atol=1e-3)
 for norm in (LayerNorm(dims), RMSNorm(dims)):
     assert torch.allclose(norm(100 * x), norm(x), atol=1e-3)
-shifted = {type(norm).__name__: float((norm(x + 3) - norm(x)).abs().max()) for norm in (LayerNorm(dims), RMSNorm(dims))}
+shifted = {type(norm).__name__: (norm(x + 3) - norm(x)).abs().max().item() for norm in (LayerNorm(dims), RMSNorm(dims))}
 print("all numbers of a token plus 3 change the output by", shifted)
 assert shifted["LayerNorm"] < 1e-3 < 0.1 < shifted["RMSNorm"]
 
