@@ -65,8 +65,9 @@ class Against(StudyFigure):
 class PowerLaw(StudyFigure):
     """Loss against tokens for every size, with the fitted law L = E + A / N^alpha + B / D^beta and where next to go.
 
-    Arms are sizes, settings numbers of tokens. The intervals come from fits to seeds drawn again; of one seed there
-    are none.
+    Arms are sizes, settings numbers of tokens, at least three of each. Intervals over seeds come from fits to seeds
+    drawn again, of one seed there are none; beside them stands how far the numbers move without one of the sizes or of
+    the numbers of tokens, where there are four.
 
     Args:
         title: Written above.
