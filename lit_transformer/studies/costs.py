@@ -98,7 +98,7 @@ def _targets(results: Results, arm: str, setting: Setting) -> float | None:
     """How many targets an arm was trained on, on average of the seeds that ended."""
     known = [float(targets) for each in results.of(arm, setting) if each.status == "done"
              if (targets := each.step(TRAINED).get("targets")) is not None]  # fmt: skip
-    return math.fsum(known) / len(known) if known else None
+    return float(round(math.fsum(known) / len(known))) if known else None
 
 
 def _apart(mine: float, base: float | None) -> str:
