@@ -209,8 +209,9 @@ class Results:
 
     @property
     def arms(self) -> list[str]:
-        """Names of the arms, in the study's order."""
-        return [str(name) for name in self.study["order"]["arms"]]
+        """Names of the arms that have a cell, in the study's order."""
+        there = {outcome.arm for outcome in self.outcomes}
+        return [str(name) for name in self.study["order"]["arms"] if name in there]
 
     @property
     def settings(self) -> list[Setting]:
