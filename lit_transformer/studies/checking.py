@@ -79,14 +79,15 @@ def check_study(study: Study, node: Mapping) -> None:
         if name not in [*study.measures, *names]:
             near = hint(name, [*study.measures, *names])
             raise fail("notes", f"there is no measure and no step {quote(name)}{near}")
-    for claim in study.claims:
-        for factor, level in claim.where.items():
+    parts: list[Claim | StudyFigure] = [*study.claims, *study.figures]
+    for part in parts:
+        said = repr(part.text) if isinstance(part, Claim) else type(part).__name__
+        for factor, level in getattr(part, "where", {}).items():
             if level not in study.grid.get(factor, {}):
                 known_levels = [f"{f}: {name}" for f, levels in study.grid.items() for name in levels]
                 found = hint(f"{factor}: {level}", known_levels, "settings")
-                raise fail("claims", f"{claim.text!r}: where: there is no setting {factor}: {quote(level)}{found}")
-    parts: list[Claim | StudyFigure] = [*study.claims, *study.figures]
-    for part in parts:
+                message = f"{said}: where: there is no setting {factor}: {quote(level)}{found}"
+                raise fail("claims" if isinstance(part, Claim) else "figures", message)
         try:
             part.check(list(study.arms), list(study.measures), names)
         except UserError as error:

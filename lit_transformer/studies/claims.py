@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from lit_transformer.analysis.means import shown
 from lit_transformer.errors import UserError
 from lit_transformer.recipe.suggest import hint
-from lit_transformer.studies.parts import Part
+from lit_transformer.studies.parts import Part, is_about
 from lit_transformer.studies.statistics import Mean, mean
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Claim(Part):
 
     def about(self, setting: "Setting") -> bool:
         """Whether it says something of a setting."""
-        return all(dict(setting).get(factor) == level for factor, level in self.where.items())
+        return is_about(self.where, setting)
 
     @property
     def arms(self) -> list[str]:

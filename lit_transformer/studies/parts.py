@@ -63,6 +63,11 @@ class Step(Part):
         self.changes: Mapping | None = None
 
 
+def is_about(where: dict[str, str], setting: tuple[tuple[str, str], ...]) -> bool:
+    """Whether a setting has all of these factors and levels."""
+    return all(dict(setting).get(factor) == level for factor, level in where.items())
+
+
 @dataclass
 class Match(Part):
     """What arms must have in common, at most so far apart from the baseline's, as a share; null: printed, not checked.

@@ -10,7 +10,7 @@ from lit_transformer.analysis.seed_charts import series_chart
 from lit_transformer.errors import UserError
 from lit_transformer.studies.drawing import curve_values, metric_words, series_values, titled
 from lit_transformer.studies.figures import StudyFigure
-from lit_transformer.studies.parts import TRAINED
+from lit_transformer.studies.parts import TRAINED, is_about
 
 if TYPE_CHECKING:
     from lit_transformer.studies.results import Results
@@ -101,7 +101,7 @@ class SeriesDuring(StudyFigure):
     def charts(self, results: "Results") -> Iterator[Chart]:
         """See the base class."""
         for setting in results.settings:
-            if any(dict(setting).get(factor) != level for factor, level in self.where.items()):
+            if not is_about(self.where, setting):
                 continue
             for arm in self.arms:
                 places = sorted(series_values(results, arm, setting, TRAINED, self.name))

@@ -103,6 +103,8 @@ def test_finished_cells_are_skipped_and_a_new_evaluation_trains_nothing(
     (["--model.schedule.warmup", "40"], "schedule.warmup: is 40, must be between 0 and trainer.max_steps 12"),
     (["--study.match.apart", "{flops: [nobody]}"], "there is no arm 'nobody'"),
     (["--study.match.apart", "{weight: [one]}"], "apart: there is no 'weight'"),
+    (["--study.figures", "[{class_path: SeriesDuring, arms: [one], name: x, where: {lr: '1'}}]"],
+     "SeriesDuring: where: there is no setting lr: '1'"),
     (["--study.grids", "{}"], "unknown key; did you mean grid?"),
     (["--cell", "9"], "the cells 0 to 8"),
     (["--foo", "1"], "unknown option '--foo'"),
